@@ -1,0 +1,63 @@
+"""What both command lines share: presets and files as defaults, one-line errors, exit codes."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn, cast
+
+from config import PRESETS, Config, InputError
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which then ends a run as Ctrl-C does."""
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Runs a command and exits: 2 with one line for bad input, 130 and 143 for signals.
+
+    Any other exception is a bug and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except Terminated:
+        sys.exit(EXIT_TERMINATED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def preset_default(arguments: list[str]) -> Config:
+    """The defaults that `--preset NAME` among the arguments asks for."""
+    name = peek(arguments, "--preset") or "default"
+    # An unknown name is told by the parser that follows.
+    return PRESETS[name]() if name in PRESETS else Config()
+
+
+def exit_code_of(interrupt: KeyboardInterrupt) -> int:
+    """130 for Ctrl-C, 143 for SIGTERM."""
+    return EXIT_TERMINATED if isinstance(interrupt, Terminated) else EXIT_INTERRUPTED
+
+
+def peek(arguments: list[str], option: str) -> str | None:
+    """The value of an option among the arguments, before they are parsed in full."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(option, dest="value")
+    try:
+        known, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return None
+    return cast("str | None", known.value)
+
+
+def _raise_terminated(signum: int, frame: object) -> None:
+    raise Terminated(f"signal {signum} in process {os.getpid()}")

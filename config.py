@@ -1,0 +1,186 @@
+"""The configuration: one frozen, typed, self-checking record, and its presets.
+
+Every field is an option of `optimize.py` and `train.py` under its own name with dashes
+(`context_dim` is `--context-dim`). The text below a field is the help that they print.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
+Accelerator = Literal["auto", "cpu", "gpu"]
+PresetName = Literal["default", "published", "smoke"]
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong: told in one line, ends with exit code 2."""
+
+
+def require(holds: bool, name: str, value: object, right: str) -> None:
+    """Raises `InputError` naming the option, its value and what would be right."""
+    if not holds:
+        option = "--" + name.replace("_", "-")
+        raise InputError(f"{option} is {value!r}; it must be {right}.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes, rates and thresholds of both phases.
+
+    Raises:
+        InputError: a field is outside its range.
+    """
+
+    # Data
+    corpus: str = "chitchat"
+    """Text to learn: `chitchat`, a .txt file or a folder of them, a .jsonl or .parquet file with a
+    `text` or `messages` column, or the name of a dataset on the Hugging Face Hub."""
+    tokenizer: str = "train"
+    """`train` makes a byte-level BPE from the training split; else the path of a tokenizer.json."""
+    vocab_size: int = 4096
+    """Entries of the tokenizer that is trained; a given tokenizer brings its own number."""
+    num_samples: int = 256
+    """Training sequences, each of max-seq-length tokens; fewer where the corpus has fewer."""
+    num_val_samples: int | None = None
+    """Validation sequences; None takes as many as make 8 x context-dim tokens, at least 8,192."""
+    max_seq_length: int = 128
+    """Tokens in a sequence."""
+    batch_size: int = 4
+    """Sequences in an optimiser step."""
+
+    # Context network
+    num_layers: int = 1
+    """Residual layers of the context network."""
+    context_dim: int = 768
+    """Entries of a context vector (C)."""
+    embed_dim: int = 256
+    """Entries of a token embedding as the context network reads it (E)."""
+    update_scale: float = 0.5
+    """Factor on the residual update of the context; smaller remembers longer."""
+
+    # Phase 1
+    dist_reg_weight: float = 0.5
+    """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
+    phase1_learning_rate: float = 3e-3
+    """Highest learning rate of Phase 1, reached after the warm-up."""
+    phase1_max_epochs: int = 6
+    """Sweeps over the training data at most."""
+    phase1_convergence_threshold: float = 1e-2
+    """A position has converged when the mean square change of its context is below this."""
+    phase1_min_converged_ratio: float = 0.95
+    """Phase 1 stops when this share of the positions has converged."""
+    ema_momentum: float = 0.99
+    """Momentum of the moving averages of the contexts' mean and covariance, from 0 to below 1."""
+
+    # Phase 2
+    phase2_learning_rate: float = 4e-3
+    """Highest learning rate of Phase 2, reached after the warm-up."""
+    phase2_epochs: int = 5
+    """Epochs of Phase 2."""
+    freeze_context: bool = True
+    """Compute the contexts once and train the token head alone."""
+    phase2_num_sweeps: int = 4
+    """Sweeps that gradients flow through where the contexts are not frozen."""
+    head_embed_dim: int = 128
+    """Entries of the token head's own token embedding."""
+    head_hidden_dim: int = 512
+    """Units of the token head's hidden layer."""
+    dropout: float = 0.3
+    """Share of the token head's activations that is dropped in training."""
+    weight_decay: float = 1.0
+    """Decoupled weight decay of Phase 2's matrices (AdamW)."""
+    warmup_ratio: float = 0.1
+    """Share of a phase's steps in which its learning rate rises; it falls in the others."""
+
+    # What disqualifies a trial after Phase 1
+    identity_mapping_threshold: float = 0.95
+    """Mean |cosine| between a context and the next one above which F is an identity mapping."""
+    min_token_sensitivity: float = 0.01
+    """Share of a context that must change when its token is swapped."""
+    min_effective_rank: float = 0.5
+    """Effective rank of the contexts, as a share of context-dim, below which a trial is pruned."""
+
+    # Training
+    gradient_clip: float = 1.0
+    """Largest norm of a gradient; 0 does not clip."""
+    random_seed: int = 42
+    """Seed of the weights, the order of batches, dropout and the sampler."""
+    precision: Precision = "32-true"
+    """Arithmetic of both phases."""
+    accelerator: Accelerator = "auto"
+    """Where to train."""
+    cache_dir: str = ".cache"
+    """Folder of the tokenised corpora."""
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            self._require(name, lambda value: value >= 1, "1 or more")
+        for name in _RATES:
+            self._require(name, lambda value: 0 < value < math.inf, "a positive number")
+        for name in _SHARES:
+            self._require(name, lambda value: 0 <= value <= 1, "between 0 and 1")
+        for name in ("ema_momentum", "dropout"):
+            self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
+        for name in ("weight_decay", "gradient_clip", "random_seed"):
+            self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
+        self._require("random_seed", lambda value: value < 2**32, "below 2**32")
+        self._require("max_seq_length", lambda value: value >= 2, "2 or more")
+        self._require(
+            "vocab_size", lambda value: value >= 257, "257 or more (bytes and end-of-text)"
+        )
+        self._require("num_val_samples", lambda value: value is None or value >= 1, "1 or more")
+        for name, choices in _CHOICES.items():
+            self._require(
+                name, lambda value, choices=choices: value in choices, f"one of {choices}"
+            )
+        for name in ("corpus", "tokenizer", "cache_dir"):
+            self._require(name, lambda value: bool(value.strip()), "a name or a path")
+
+    def _require(self, name: str, holds: Callable[..., bool], right: str) -> None:
+        value = getattr(self, name)
+        require(holds(value), name, value, right)
+
+
+_COUNTS = (
+    "num_samples", "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
+    "phase2_epochs", "phase2_num_sweeps", "head_embed_dim", "head_hidden_dim",
+)  # fmt: skip
+_RATES = (
+    "update_scale",
+    "phase1_learning_rate",
+    "phase1_convergence_threshold",
+    "phase2_learning_rate",
+)
+_SHARES = (
+    "dist_reg_weight", "phase1_min_converged_ratio", "warmup_ratio", "identity_mapping_threshold",
+    "min_token_sensitivity", "min_effective_rank",
+)  # fmt: skip
+_CHOICES = {
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "accelerator": ("auto", "cpu", "gpu"),
+}
+
+
+def published() -> Config:
+    """The sizes of the published run: 5 samples of 128 tokens, 6 layers of 768 dimensions."""
+    return dataclasses.replace(
+        Config(), num_samples=5, max_seq_length=128, num_layers=6, context_dim=768, embed_dim=768
+    )
+
+
+def smoke() -> Config:
+    """Sizes that run in seconds, to see that everything works; its figures mean nothing."""
+    return dataclasses.replace(
+        Config(), num_samples=16, max_seq_length=64, batch_size=4, vocab_size=512, context_dim=32,
+        embed_dim=32, head_embed_dim=32, head_hidden_dim=32, phase1_max_epochs=3, phase2_epochs=2,
+    )  # fmt: skip
+
+
+PRESETS: Mapping[str, Callable[[], Config]] = {
+    "default": Config,
+    "published": published,
+    "smoke": smoke,
+}
