@@ -1,0 +1,103 @@
+"""What contexts look like: effective rank, identity mapping, token sensitivity.
+
+Shapes: N contexts of C = context_dim entries; B sequences of T tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.fixed_point import Network, shift_right
+
+
+class MappingReport(NamedTuple):
+    """How F treats its two inputs on real contexts and tokens.
+
+    context_cosine: mean |cos(c_{t-1}, F(c_{t-1}, e_t))|, from 0 to 1; near 1 F is the identity.
+    token_sensitivity: share of the output that changes with the token, from 0 (blind to tokens)
+        to about 1 (the output with another token is unrelated).
+    """
+
+    context_cosine: float
+    token_sensitivity: float
+
+
+def effective_rank(contexts_NC: Tensor) -> float:
+    """exp of the entropy of the singular values, normalised to sum 1, of the uncentred matrix.
+
+    RankMe, arXiv 2210.02885. Uncentred: contexts that have collapsed onto one vector have rank 1,
+    while their centred rank looks healthy. Computed in float64 from the smaller Gram matrix.
+
+    Args:
+        contexts_NC: (N, C).
+
+    Returns:
+        From 1 to min(N, C); 0 for a matrix of zeros; NaN where an entry is not finite.
+    """
+    matrix = contexts_NC.double()
+    wide = matrix.shape[0] < matrix.shape[1]
+    return rank_of_gram(matrix @ matrix.T if wide else matrix.T @ matrix)
+
+
+def rank_of_gram(gram: Tensor) -> float:
+    """Effective rank of a matrix whose Gram matrix, square and in float64, is given."""
+    if not bool(gram.isfinite().all()):
+        return float("nan")
+    singular_values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    total = singular_values.sum()
+    if total == 0:
+        return 0.0
+    return float(torch.special.entr(singular_values / total).sum().exp())
+
+
+def reachable_rank(num_contexts: int, context_dim: int) -> float:
+    """Effective rank of N independent standard Gaussian vectors in C dimensions, the best data.
+
+    From the Marchenko-Pastur law of their singular values, by quadrature; a threshold above it
+    cannot be met by any F.
+    """
+    smaller, larger = sorted((num_contexts, context_dim))
+    ratio = smaller / larger
+    lower, upper = (1 - ratio**0.5) ** 2, (1 + ratio**0.5) ** 2
+    # Substituting x = middle - half * cos(theta) takes the square-root ends out of the integrand.
+    theta = (torch.arange(20_000, dtype=torch.float64) + 0.5) * torch.pi / 20_000
+    eigenvalues = (lower + upper) / 2 - (upper - lower) / 2 * theta.cos()
+    density = theta.sin().square() / eigenvalues.clamp_min(1e-300)
+    density = density / density.sum()
+    singular_values = eigenvalues.sqrt()
+    mean = (density * singular_values).sum()
+    entropy_excess = (density * singular_values * singular_values.log()).sum() / mean
+    return float(smaller * mean * torch.exp(-entropy_excess))
+
+
+@torch.no_grad()
+def inspect_mapping(
+    network: Network, contexts_BTC: Tensor, embeddings_BTE: Tensor
+) -> MappingReport:
+    """Judges F on the contexts and tokens of a text, first positions (which read zeros) left out.
+
+    The token is swapped for the one of the sequence's neighbouring row, so that swapped tokens
+    are as frequent as real ones; with one row, for the one of the next position.
+
+    Args:
+        network: F.
+        contexts_BTC: (B, T, C), contexts of the text, T at least 2.
+        embeddings_BTE: (B, T, E), its embeddings.
+    """
+    num_rows, num_positions, _ = contexts_BTC.shape
+    if num_positions < 2:
+        raise ValueError(f"a text of {num_positions} token has no context to read")
+    previous = shift_right(contexts_BTC)[:, 1:]
+    embeddings = embeddings_BTE[:, 1:]
+    output = network(previous, embeddings)
+    swap_dim = 0 if num_rows > 1 else 1
+    swapped = embeddings_BTE.roll(1, dims=swap_dim)[:, 1:]
+    swapped_output = network(previous, swapped)
+    differs = (swapped - embeddings).abs().amax(dim=-1) > 0
+    change = (output - swapped_output).norm(dim=-1) / output.norm(dim=-1).clamp_min(1e-12)
+    sensitivity = change[differs].mean() if bool(differs.any()) else change.new_zeros(())
+    cosine = F.cosine_similarity(previous, output, dim=-1).abs().mean()
+    # Two independent vectors of one length are sqrt(2) apart: that counts as all of the output.
+    return MappingReport(float(cosine), float(sensitivity) / 2**0.5)
