@@ -1,0 +1,131 @@
+"""Phase 1: contexts that reach a fixed point and stay diverse."""
+
+import dataclasses
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from config import Config
+from datamodules.token_datamodule import TokenBatch, TokenRows
+from lightning_modules import metric_names as names
+from lightning_modules.metrics import EffectiveRank
+from lightning_modules.schedule import warmup_then_cosine
+from models.context_network import ContextNetwork
+from models.diagnostics import inspect_mapping
+from models.diversity import RunningStatistics, covariance_distance
+from models.fixed_point import residuals, solve_rows, sweep
+
+
+class FixedPointModule(L.LightningModule):
+    """Trains F by sweeps: loss `(1 - w) · mean residual + w · diversity`.
+
+    An epoch is one sweep over the training rows. Contexts start at zero and are kept from epoch to
+    epoch; a sweep that starts away from the fixed point is what teaches F to contract. Token
+    embeddings are not trained.
+
+    Validation solves unseen rows exactly for effective rank, identity mapping and token
+    sensitivity, and sweeps contexts of its own beside the training's for the converged ratio.
+    """
+
+    def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:
+        super().__init__()
+        config = config if isinstance(config, Config) else Config(**config)
+        record = {"config": dataclasses.asdict(config), "vocab_size": vocab_size}
+        self.save_hyperparameters(record, logger=False)
+        self.config = config
+        self.network = ContextNetwork(
+            vocab_size=vocab_size,
+            context_dim=config.context_dim,
+            embed_dim=config.embed_dim,
+            num_layers=config.num_layers,
+            update_scale=config.update_scale,
+        )
+        self.network.embedding.requires_grad_(False)
+        self.statistics = RunningStatistics(config.context_dim, config.ema_momentum)
+        self.rank = EffectiveRank(config.context_dim)
+        self.context_cosine = MeanMetric()
+        self.token_sensitivity = MeanMetric()
+        self.contexts: Tensor | None = None
+        self.val_contexts: Tensor | None = None
+
+    def on_fit_start(self) -> None:
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+        if self.contexts is None:
+            self.contexts = self._zeros(datamodule.train_rows)
+            self.val_contexts = self._zeros(datamodule.val_rows)
+
+    def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
+        assert self.contexts is not None
+        previous_BTC = self.contexts[batch.row_index]
+        swept_BTC = sweep(self.network, previous_BTC, self.network.embed(batch.tokens))
+        residuals_BT = residuals(previous_BTC, swept_BTC)
+        residual = residuals_BT.mean()
+        diversity = covariance_distance(self.statistics(swept_BTC.flatten(0, 1)))
+        weight = self.config.dist_reg_weight
+        loss = (1 - weight) * residual + weight * diversity
+        self.contexts[batch.row_index] = swept_BTC.detach().to(self.contexts.dtype)
+        figures = {
+            names.PHASE1_TRAIN_LOSS: loss.detach(),
+            names.PHASE1_RESIDUAL: residual.detach(),
+            names.PHASE1_DIVERSITY: diversity.detach(),
+            names.PHASE1_CONVERGED_RATIO: self._converged_ratio(residuals_BT),
+        }
+        self._log(figures, batch)
+        return loss
+
+    def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
+        assert self.val_contexts is not None
+        embeddings_BTE = self.network.embed(batch.tokens)
+        previous_BTC = self.val_contexts[batch.row_index]
+        swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
+        self.val_contexts[batch.row_index] = swept_BTC.to(previous_BTC.dtype)
+        ratio = self._converged_ratio(residuals(previous_BTC, swept_BTC))
+        self._log({names.PHASE1_VAL_CONVERGED_RATIO: ratio}, batch)
+
+        exact_BTC = solve_rows(self.network, embeddings_BTE)
+        self.rank.update(exact_BTC)
+        mapping = inspect_mapping(self.network, exact_BTC, embeddings_BTE)
+        self.context_cosine.update(mapping.context_cosine, weight=len(batch.tokens))
+        self.token_sensitivity.update(mapping.token_sensitivity, weight=len(batch.tokens))
+
+    def on_validation_epoch_end(self) -> None:
+        rank = self.rank.compute()
+        self.log(names.PHASE1_EFFECTIVE_RANK, rank)
+        self.log(names.PHASE1_EFFECTIVE_RANK_RATIO, rank / self.config.context_dim)
+        self.log(names.PHASE1_CONTEXT_COSINE, self.context_cosine.compute())
+        self.log(names.PHASE1_TOKEN_SENSITIVITY, self.token_sensitivity.compute())
+        for metric in (self.rank, self.context_cosine, self.token_sensitivity):
+            metric.reset()
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = Adam(
+            self.network.layers.parameters(), lr=self.config.phase1_learning_rate, fused=True
+        )
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        factor = warmup_then_cosine(num_steps, self.config.warmup_ratio)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["contexts"] = (self.contexts, self.val_contexts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.contexts, self.val_contexts = checkpoint["contexts"]
+
+    def _zeros(self, rows: TokenRows) -> Tensor:
+        return torch.zeros(*rows.tokens.shape, self.config.context_dim, device=self.device)
+
+    def _converged_ratio(self, residuals_BT: Tensor) -> Tensor:
+        converged = residuals_BT.detach() < self.config.phase1_convergence_threshold
+        return converged.float().mean()
+
+    def _log(self, figures: dict[str, Tensor], batch: TokenBatch) -> None:
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch.tokens))

@@ -1,0 +1,17 @@
+"""The names under which figures are logged: each is written here and nowhere else."""
+
+PHASE1_TRAIN_LOSS = "phase1/train_loss"
+PHASE1_RESIDUAL = "phase1/residual"
+PHASE1_DIVERSITY = "phase1/diversity"
+PHASE1_CONVERGED_RATIO = "phase1/converged_ratio"
+PHASE1_VAL_CONVERGED_RATIO = "phase1/val_converged_ratio"
+PHASE1_EFFECTIVE_RANK = "phase1/effective_rank"
+PHASE1_EFFECTIVE_RANK_RATIO = "phase1/effective_rank_ratio"
+PHASE1_CONTEXT_COSINE = "phase1/context_cosine"
+PHASE1_TOKEN_SENSITIVITY = "phase1/token_sensitivity"
+
+TRAIN_LOSS = "train_loss"
+VAL_LOSS = "val_loss"
+VAL_PPL = "val_ppl"
+TEST_LOSS = "test_loss"
+TEST_PPL = "test_ppl"

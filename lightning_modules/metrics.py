@@ -1,0 +1,31 @@
+"""Metrics that are summed over batches and processes before they are evaluated."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from models.diagnostics import rank_of_gram
+
+
+class EffectiveRank(Metric):
+    """Effective rank of all contexts seen since the last reset, from their summed Gram matrix.
+
+    The Gram matrix is (C, C) float64 whatever the number of contexts, and sums over processes.
+    """
+
+    full_state_update = False
+    gram: Tensor
+
+    def __init__(self, context_dim: int) -> None:
+        super().__init__()
+        zeros = torch.zeros(context_dim, context_dim, dtype=torch.float64)
+        self.add_state("gram", zeros, dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+
+    def update(self, contexts: Tensor) -> None:
+        """Takes in contexts of any leading shape, (..., C)."""
+        contexts_NC = contexts.flatten(0, -2).double()
+        self.gram += contexts_NC.T @ contexts_NC
+
+    def compute(self) -> Tensor:
+        return torch.tensor(rank_of_gram(self.gram))

@@ -1,0 +1,161 @@
+"""Phase 2: the next token from the contexts."""
+
+import dataclasses
+from typing import Any, Self
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from config import Config
+from datamodules.token_datamodule import TokenBatch, TokenRows
+from lightning_modules import metric_names as names
+from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.schedule import warmup_then_cosine
+from models.context_network import ContextNetwork
+from models.fixed_point import solve_rows, sweep
+from models.token_head import TokenHead
+
+_ROWS_AT_ONCE = 256
+"""Rows whose contexts are solved together: enough to fill a matrix product."""
+
+
+class TokenPredictionModule(L.LightningModule):
+    """Trains the token head on contexts, and with `freeze_context` off the context network too.
+
+    Frozen contexts are computed once, when fitting starts, and never again. Otherwise the last
+    `phase2_num_sweeps` sweeps of every step carry gradients to F and to its embedding.
+    """
+
+    def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:
+        super().__init__()
+        config = config if isinstance(config, Config) else Config(**config)
+        record = {"config": dataclasses.asdict(config), "vocab_size": vocab_size}
+        self.save_hyperparameters(record, logger=False)
+        self.config = config
+        self.network = ContextNetwork(
+            vocab_size=vocab_size,
+            context_dim=config.context_dim,
+            embed_dim=config.embed_dim,
+            num_layers=config.num_layers,
+            update_scale=config.update_scale,
+        )
+        self.network.requires_grad_(not config.freeze_context)
+        self.head = TokenHead(
+            vocab_size=vocab_size,
+            context_dim=config.context_dim,
+            embed_dim=config.head_embed_dim,
+            hidden_dim=config.head_hidden_dim,
+            dropout=config.dropout,
+        )
+        self.val_mean_loss = MeanMetric()
+        self.test_mean_loss = MeanMetric()
+        self.contexts: Tensor | None = None
+        self.val_contexts: Tensor | None = None
+
+    @classmethod
+    def from_phase1(cls, phase1: FixedPointModule, vocab_size: int) -> Self:
+        """A module that starts from the context network of Phase 1; the weights are copied."""
+        module = cls(phase1.config, vocab_size)
+        module.network.load_state_dict(phase1.network.state_dict())
+        return module
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T) to logits (B, T, V) of the token after each."""
+        logits: Tensor = self.head(self._exact_contexts(tokens), tokens)
+        return logits
+
+    def setup(self, stage: str) -> None:
+        # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
+        if stage == "fit":
+            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+            self.head.set_unigram(datamodule.token_counts())
+
+    def on_fit_start(self) -> None:
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+        if self.config.freeze_context:
+            self.contexts = self._contexts_of(datamodule.train_rows)
+            self.val_contexts = self._contexts_of(datamodule.val_rows)
+
+    def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
+        if self.contexts is not None:
+            contexts_BTC = self.contexts[batch.row_index]
+        else:
+            contexts_BTC = self._contexts_with_gradient(batch.tokens)
+        loss = self._loss(contexts_BTC, batch.tokens)
+        self.log(
+            names.TRAIN_LOSS,
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch.tokens),
+        )
+        return loss
+
+    def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
+        if self.val_contexts is not None:
+            contexts_BTC = self.val_contexts[batch.row_index]
+        else:
+            contexts_BTC = self._exact_contexts(batch.tokens)
+        loss = self._loss(contexts_BTC, batch.tokens)
+        self.val_mean_loss.update(loss, weight=batch.tokens[:, 1:].numel())
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_perplexity(self.val_mean_loss, names.VAL_LOSS, names.VAL_PPL)
+
+    def test_step(self, batch: TokenBatch, batch_index: int) -> None:
+        loss = self._loss(self._exact_contexts(batch.tokens), batch.tokens)
+        self.test_mean_loss.update(loss, weight=batch.tokens[:, 1:].numel())
+
+    def on_test_epoch_end(self) -> None:
+        self._log_perplexity(self.test_mean_loss, names.TEST_LOSS, names.TEST_PPL)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {
+                "params": [p for p in trained if p.ndim > 1],
+                "weight_decay": self.config.weight_decay,
+            },
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = AdamW(
+            groups, lr=self.config.phase2_learning_rate, betas=(0.9, 0.99), fused=True
+        )
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        factor = warmup_then_cosine(num_steps, self.config.warmup_ratio)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
+        """Mean nats a token: position t, which has read token t, predicts token t + 1."""
+        logits = self.head(contexts_BTC[:, :-1], tokens_BT[:, :-1])
+        return F.cross_entropy(logits.flatten(0, 1), tokens_BT[:, 1:].flatten())
+
+    def _exact_contexts(self, tokens_BT: Tensor) -> Tensor:
+        with torch.no_grad():
+            return solve_rows(self.network, self.network.embed(tokens_BT))
+
+    def _contexts_with_gradient(self, tokens_BT: Tensor) -> Tensor:
+        contexts_BTC = self._exact_contexts(tokens_BT)
+        embeddings_BTE = self.network.embed(tokens_BT)
+        for _ in range(self.config.phase2_num_sweeps):
+            contexts_BTC = sweep(self.network, contexts_BTC, embeddings_BTE)
+        return contexts_BTC
+
+    def _contexts_of(self, rows: TokenRows) -> Tensor:
+        chunks = torch.split(rows.tokens, _ROWS_AT_ONCE)
+        return torch.cat([self._exact_contexts(chunk.to(self.device)) for chunk in chunks])
+
+    def _log_perplexity(self, mean_loss: MeanMetric, loss_name: str, perplexity_name: str) -> None:
+        loss = mean_loss.compute()
+        mean_loss.reset()
+        self.log(loss_name, loss)
+        self.log(perplexity_name, loss.exp())
