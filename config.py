@@ -42,7 +42,7 @@ class Config:
     """`train` makes a byte-level BPE from the training split; else the path of a tokenizer.json."""
     vocab_size: int = 4096
     """Entries of the tokenizer that is trained; a given tokenizer brings its own number."""
-    num_samples: int = 256
+    num_samples: int = 192
     """Training sequences, each of max-seq-length tokens; fewer where the corpus has fewer."""
     num_val_samples: int | None = None
     """Validation sequences; None takes as many as make 8 x context-dim tokens, at least 8,192."""
@@ -62,7 +62,7 @@ class Config:
     """Factor on the residual update of the context; smaller remembers longer."""
 
     # Phase 1
-    dist_reg_weight: float = 0.5
+    dist_reg_weight: float = 0.05
     """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
     phase1_learning_rate: float = 3e-3
     """Highest learning rate of Phase 1, reached after the warm-up."""

@@ -8,7 +8,7 @@ def format_rank(rank: float, context_dim: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """`8.2 s`, `3 min 20 s`, `2 h 05 min`: two parts at most."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, whole_seconds = divmod(round(seconds), 60)
     if minutes < 60:

@@ -7,6 +7,7 @@ JSONL, parquet and Hub datasets is left to Hugging Face `datasets`.
 import hashlib
 import importlib.metadata
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,11 +50,13 @@ def open_corpus(name: str) -> Corpus:
         files = sorted(file for file in path.rglob("*.txt") if file.is_file())
         if not files:
             raise InputError(f"--corpus {name!r} is a folder without a .txt file. {_RIGHT}")
-        return Corpus(_digest_files(files), lambda: [_read_text(file) for file in files])
+        fingerprint = f"folder {_digest_files(files)}"
+        return Corpus(fingerprint, lambda: [_read_text(file) for file in files])
     if path.suffix == ".txt" and path.is_file():
-        return Corpus(_digest_files([path]), lambda: _paragraphs(_read_text(path)))
+        return Corpus(f"text {_digest_files([path])}", lambda: _paragraphs(_read_text(path)))
     if path.suffix in _TABLES and path.is_file():
-        return Corpus(_digest_files([path]), lambda: _read_table(path))
+        fingerprint = f"{_TABLES[path.suffix]} {_digest_files([path])}"
+        return Corpus(fingerprint, lambda: _read_table(path))
     if path.exists():
         raise InputError(f"--corpus {name!r} is of a kind that is not known. {_RIGHT}")
     if path.suffix in (".txt", *_TABLES) or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
@@ -87,18 +90,24 @@ def _paragraphs(text: str) -> list[str]:
 
 def _read_table(path: Path) -> list[str]:
     import datasets
+    import pyarrow as pa
     from datasets.exceptions import DatasetGenerationError
 
     datasets.disable_progress_bars()
-    try:
-        table = datasets.load_dataset(
-            _TABLES[path.suffix], data_files=str(path.resolve()), split="train"
-        )
-    except DatasetGenerationError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        kind = path.suffix[1:]
-        raise InputError(f"--corpus: {path} cannot be read as {kind}: {reason}.") from error
-    return _documents(table, str(path))
+    # `datasets` reads `*` and `[…]` as patterns, and keeps its own cache by time of change: the
+    # file goes by a plain name into a cache of its own, which our tokens replace.
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / f"corpus{path.suffix}"
+        plain.symlink_to(path.resolve())
+        try:
+            table = datasets.load_dataset(
+                _TABLES[path.suffix], data_files=str(plain), split="train", cache_dir=folder
+            )
+        except (DatasetGenerationError, pa.ArrowInvalid, ValueError, StopIteration) as error:
+            reason = _first_line(error.__cause__ or error) or "it holds no row"
+            kind = path.suffix[1:]
+            raise InputError(f"--corpus: {path} cannot be read as {kind}: {reason}") from error
+        return _documents(table, str(path))
 
 
 def _open_hub(name: str) -> Corpus:
@@ -107,8 +116,9 @@ def _open_hub(name: str) -> Corpus:
 
     try:
         splits = datasets.load_dataset(name)
-    except (DatasetNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    # ValueError: the name is of several configurations; the library lists them.
+    except (DatasetNotFoundError, OSError, ValueError) as error:
+        reason = _first_line(error) or type(error).__name__
         raise InputError(
             f"--corpus {name!r} is no file here, and the Hugging Face Hub did not give it: {reason}"
         ) from error
@@ -118,21 +128,33 @@ def _open_hub(name: str) -> Corpus:
     return Corpus(f"{name} {table._fingerprint}", lambda: _documents(table, name))
 
 
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
 def _documents(table: Any, name: str) -> list[str]:
     if "text" in table.column_names:
-        return [text or "" for text in table["text"]]
+        return [_as_text(text, name) for text in table["text"]]
     if "messages" in table.column_names:
         return [_render_messages(messages, name) for messages in table["messages"]]
     columns = ", ".join(table.column_names)
     raise InputError(f"--corpus {name!r} has the columns {columns}; it needs `text` or `messages`.")
 
 
-def _render_messages(messages: list[dict[str, str]] | None, name: str) -> str:
+def _as_text(text: object, name: str) -> str:
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise InputError(f"--corpus {name!r}: `text` must hold text, not {str(text)[:80]!r}.")
+    return text
+
+
+def _render_messages(messages: list[Any] | None, name: str) -> str:
     """A chat in UltraChat's schema, [{"role": "user", "content": "…"}, …], as A: and B: lines."""
-    speakers: dict[str, str] = {}
+    speakers: dict[object, str] = {}
     lines = []
     for message in messages or []:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        if not _is_message(message):
             raise InputError(
                 f"--corpus {name!r}: `messages` must hold lists of {{role, content}}, "
                 f"not {str(message)[:80]!r}."
@@ -140,3 +162,9 @@ def _render_messages(messages: list[dict[str, str]] | None, name: str) -> str:
         speaker = speakers.setdefault(message["role"], chr(ord("A") + len(speakers) % 26))
         lines.append(f"{speaker}: {' '.join((message['content'] or '').split())}")
     return "\n".join(lines)
+
+
+def _is_message(message: object) -> bool:
+    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        return False
+    return message["content"] is None or isinstance(message["content"], str)

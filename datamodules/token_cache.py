@@ -2,9 +2,9 @@
 
 import hashlib
 import importlib.metadata
+import io
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from datamodules.splits import split_documents
 from datamodules.tokenizer import end_of_text_id, load_tokenizer, train_tokenizer
 
 Tokens = npt.NDArray[np.int32]
+
+_DIGEST_BYTES = 32
 
 
 class TokenSplits(NamedTuple):
@@ -49,7 +51,7 @@ def load_tokens(corpus: str, tokenizer: str, vocab_size: int, cache_dir: Path) -
     source = open_corpus(corpus)
     given = None if tokenizer == "train" else load_tokenizer(Path(tokenizer))
     tokenizer_key = f"train {vocab_size}" if given is None else given.to_str()
-    path = cache_dir / "tokens" / f"{_key(source.fingerprint, tokenizer_key)}.npz"
+    path = cache_dir / "tokens" / f"{_key(source.fingerprint, tokenizer_key)}.tokens"
     cached = _read(path)
     if cached is not None:
         return cached
@@ -98,18 +100,21 @@ def _encode(tokenizer: Tokenizer, documents: list[str], end: int) -> Tokens:
 
 
 def _read(path: Path) -> TokenSplits | None:
-    """None where there is no cache or it is damaged: a zip archive checks its own contents."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return TokenSplits(
-                archive["train"],
-                archive["validation"],
-                archive["test"],
-                num_bytes=archive["num_bytes"],
-                tokenizer=Tokenizer.from_str(archive["tokenizer"].tobytes().decode()),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    """None where there is no cache, or its contents are not those of the digest before them."""
+    if not path.is_file():
         return None
+    content = path.read_bytes()
+    digest, archive_bytes = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(archive_bytes).digest() != digest:
+        return None
+    with np.load(io.BytesIO(archive_bytes), allow_pickle=False) as archive:
+        return TokenSplits(
+            archive["train"],
+            archive["validation"],
+            archive["test"],
+            num_bytes=archive["num_bytes"],
+            tokenizer=Tokenizer.from_str(archive["tokenizer"].tobytes().decode()),
+        )
 
 
 def _write(path: Path, splits: TokenSplits) -> None:
@@ -122,10 +127,13 @@ def _write(path: Path, splits: TokenSplits) -> None:
         "num_bytes": splits.num_bytes,
         "tokenizer": np.frombuffer(splits.tokenizer.to_str().encode(), dtype=np.uint8),
     }
+    archive = io.BytesIO()
+    np.savez(archive, **arrays)  # type: ignore[arg-type]  # numpy's stub reads ** as allow_pickle
+    content = archive.getvalue()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]  # numpy's stub reads ** as allow_pickle
+            stream.write(hashlib.sha256(content).digest() + content)
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -118,7 +118,15 @@ class TokenDataModule(L.LightningDataModule):
         batch_size = self.config.batch_size
         if sampler is None:
             batch_size = max(batch_size, _EVALUATION_TOKENS // self.config.max_seq_length)
-        return DataLoader(rows, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+        return DataLoader(
+            rows,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=_as_it_is,
+            # Of its own: a loader draws a seed for workers that it does not have, from the numbers
+            # that dropout draws from, and not equally often in a run that is continued.
+            generator=torch.Generator(),
+        )
 
     def _num_val_rows(self) -> int:
         config = self.config

@@ -9,12 +9,11 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
 
 from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
-from lightning_modules.metrics import EffectiveRank
+from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import warmup_then_cosine
 from models.context_network import ContextNetwork
 from models.diagnostics import inspect_mapping
@@ -49,8 +48,8 @@ class FixedPointModule(L.LightningModule):
         self.network.embedding.requires_grad_(False)
         self.statistics = RunningStatistics(config.context_dim, config.ema_momentum)
         self.rank = EffectiveRank(config.context_dim)
-        self.context_cosine = MeanMetric()
-        self.token_sensitivity = MeanMetric()
+        self.context_cosine = WeightedMean()
+        self.token_sensitivity = WeightedMean()
         self.contexts: Tensor | None = None
         self.val_contexts: Tensor | None = None
 

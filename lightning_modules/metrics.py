@@ -29,3 +29,29 @@ class EffectiveRank(Metric):
 
     def compute(self) -> Tensor:
         return torch.tensor(rank_of_gram(self.gram))
+
+
+class WeightedMean(Metric):
+    """Mean of values, each with its weight; a value that is not a number makes the mean none.
+
+    torchmetrics' own leaves such values out, which hides a loss that diverged, or (told not to
+    look for them) leaves out the weights.
+    """
+
+    full_state_update = False
+    weighted_sum: Tensor
+    weight_sum: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("weighted_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("weight_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+
+    def update(self, value: Tensor | float, weight: int) -> None:
+        """Takes in the mean of `weight` things."""
+        self.weighted_sum += value * weight
+        self.weight_sum += weight
+
+    def compute(self) -> Tensor:
+        return (self.weighted_sum / self.weight_sum).float()

@@ -10,12 +10,12 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
 
 from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.metrics import WeightedMean
 from lightning_modules.schedule import warmup_then_cosine
 from models.context_network import ContextNetwork
 from models.fixed_point import solve_rows, sweep
@@ -53,8 +53,8 @@ class TokenPredictionModule(L.LightningModule):
             hidden_dim=config.head_hidden_dim,
             dropout=config.dropout,
         )
-        self.val_mean_loss = MeanMetric()
-        self.test_mean_loss = MeanMetric()
+        self.val_mean_loss = WeightedMean()
+        self.test_mean_loss = WeightedMean()
         self.contexts: Tensor | None = None
         self.val_contexts: Tensor | None = None
 
@@ -81,6 +81,10 @@ class TokenPredictionModule(L.LightningModule):
         if self.config.freeze_context:
             self.contexts = self._contexts_of(datamodule.train_rows)
             self.val_contexts = self._contexts_of(datamodule.val_rows)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout of an epoch follows from seed and epoch: a run that is continued draws the same.
+        torch.manual_seed(self.config.random_seed + self.current_epoch)
 
     def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
         if self.contexts is not None:
@@ -154,7 +158,9 @@ class TokenPredictionModule(L.LightningModule):
         chunks = torch.split(rows.tokens, _ROWS_AT_ONCE)
         return torch.cat([self._exact_contexts(chunk.to(self.device)) for chunk in chunks])
 
-    def _log_perplexity(self, mean_loss: MeanMetric, loss_name: str, perplexity_name: str) -> None:
+    def _log_perplexity(
+        self, mean_loss: WeightedMean, loss_name: str, perplexity_name: str
+    ) -> None:
         loss = mean_loss.compute()
         mean_loss.reset()
         self.log(loss_name, loss)

@@ -7,10 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_WEIGHT_VARIANCE = 4.0
-"""First variance of a weight times the layer's inputs: twice He's 2, so that an update scaled down
-by one half is as large as an unscaled one would be."""
-
 
 class ContextLayer(nn.Module):
     """One residual layer: `h = relu(W [c; e] + b)`, split in two, added and normalised.
@@ -30,7 +26,7 @@ class ContextLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_outputs))
         self.split_sizes = [context_dim, num_outputs - context_dim]
         self.update_scale = update_scale
-        bound = (3 * _WEIGHT_VARIANCE / num_inputs) ** 0.5
+        bound = (3.0 / num_inputs) ** 0.5
         nn.init.uniform_(self.context_weight, -bound, bound)
         nn.init.uniform_(self.token_weight, -bound, bound)
 

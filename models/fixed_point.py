@@ -100,10 +100,13 @@ def solve(
         initial: (B, C), the context left of the first position; zeros where None.
 
     Raises:
-        ValueError: `max_sweeps` or `tolerance` is out of its range, or the text is empty.
+        ValueError: `max_sweeps` or `tolerance` is out of its range, the method is unknown, or the
+            text is empty.
     """
     embeddings_BTE = embeddings
     num_rows, num_positions, _ = embeddings_BTE.shape
+    if method not in ("auto", "scan", "sweeps"):
+        raise ValueError(f"method={method!r} must be one of auto, scan, sweeps")
     if max_sweeps < 1 or not tolerance > 0:
         raise ValueError(f"max_sweeps={max_sweeps} must be >= 1 and tolerance={tolerance} > 0")
     if num_rows == 0 or num_positions == 0:

@@ -9,21 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _EMBEDDING_STD = 0.02
-"""As output weights, embeddings start small, so that the first logits are the unigram model's."""
+"""As output weights, embeddings start small; as inputs, they are scaled back to unit variance."""
 
 _UPDATE_STD = 1e-3
 """The hidden layer starts almost without a say, yet gets a gradient from the first step."""
-
-_CONTEXT_SCALE = 0.3
-"""A context has several times the token's entries; unscaled, it drowns it in the hidden layer."""
 
 
 class TokenHead(nn.Module):
     """One hidden layer over [context; token] with an embedding of its own, tied to the output.
 
     `logits = LayerNorm(x + U dropout(gelu(W [c; x] + b))) Xᵀ + bias`, x a row of X, (V, D).
-    U starts near 0, and the bias at the tokens' log frequencies in the training text: learning
-    begins from the unigram model. Tying: Press and Wolf, arXiv 1608.05859.
+    U starts near 0, and the bias at the tokens' log frequencies in the training text, which no
+    step is then spent on. Tying: Press and Wolf, arXiv 1608.05859.
     """
 
     def __init__(
@@ -55,7 +52,7 @@ class TokenHead(nn.Module):
     def features(self, contexts: Tensor, tokens: Tensor) -> Tensor:
         """(..., C) contexts and (...) token ids to what the output layer reads, (..., D)."""
         embeddings = self.dropout(self.embedding(tokens) / _EMBEDDING_STD)
-        inputs = torch.cat([_CONTEXT_SCALE * contexts, embeddings], dim=-1)
+        inputs = torch.cat([contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
         features: Tensor = self.norm(embeddings + self.update(self.dropout(hidden)))
         return F.dropout(features, self.dropout.p, self.training)

@@ -1,0 +1,61 @@
+"""What a study shows while it runs."""
+
+from collections.abc import Mapping
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from torch import Tensor
+
+from callbacks.figures import format_duration, format_rank
+from callbacks.verdict import PRUNING_REASON
+from lightning_modules import metric_names as names
+
+
+class StudyDisplay:
+    """Writes lines to a console; bars, where it is a terminal, belong to the phases."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def line(self, text: str) -> None:
+        """Writes one line as it is: no colours by guess, no wrapping of paths."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def trial_started(
+        self, number: int, num_finished: int, num_trials: int, parameters: str
+    ) -> None:
+        self.line(f"Trial {number} ({num_finished + 1} of {num_trials}): {parameters}")
+
+    def trial_ended(self, trial: FrozenTrial, best: FrozenTrial | None, left: str) -> None:
+        seconds = format_duration(trial_seconds(trial))
+        best_text = "" if best is None else f"; best {best.value:.2f} (trial {best.number})"
+        self.line(f"  {outcome(trial)}, trial time {seconds}{best_text}; {left}")
+
+
+def trial_seconds(trial: FrozenTrial) -> float:
+    """Wall time of a trial that has ended, 0 of one that has not."""
+    return trial.duration.total_seconds() if trial.duration is not None else 0.0
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """How a trial ended, in words."""
+    if trial.state == TrialState.COMPLETE:
+        return f"val_ppl {trial.value:.2f}"
+    if trial.state == TrialState.PRUNED:
+        return f"pruned: {trial.user_attrs.get(PRUNING_REASON, 'unknown')}"
+    return trial.state.name.lower()
+
+
+def describe_phase1(metrics: Mapping[str, Tensor], context_dim: int) -> str:
+    """`effective rank 650.2/768 (84.7%), converged 3.1%, |cos| 0.87`."""
+    rank = format_rank(float(metrics[names.PHASE1_EFFECTIVE_RANK]), context_dim)
+    converged = 100 * float(metrics[names.PHASE1_CONVERGED_RATIO])
+    cosine = float(metrics[names.PHASE1_CONTEXT_COSINE])
+    return f"effective rank {rank}, converged {converged:.1f}%, |cos| {cosine:.3f}"
+
+
+def describe_phase2(metrics: Mapping[str, Tensor]) -> str:
+    """`val_ppl 215.31`."""
+    if names.VAL_PPL not in metrics:
+        return "no epoch validated"
+    return f"val_ppl {float(metrics[names.VAL_PPL]):.2f}"

@@ -1,0 +1,78 @@
+"""Runs one phase with Lightning's Trainer."""
+
+import logging
+import signal
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.loggers import Logger
+
+from config import Config
+
+
+def fit_phase(
+    module: L.LightningModule,
+    datamodule: L.LightningDataModule,
+    *,
+    config: Config,
+    num_epochs: int,
+    logger: Logger | list[Logger],
+    callbacks: Sequence[L.Callback],
+    resume_from: Path | None = None,
+) -> L.Trainer:
+    """Seeds, fits and returns the Trainer, which has the last metrics.
+
+    Args:
+        module: a phase's module.
+        datamodule: shared by both phases.
+        config: seed, precision, accelerator and clipping.
+        num_epochs: at most.
+        logger: of the figures.
+        callbacks: in the order in which they are called.
+        resume_from: checkpoint to go on from.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which Lightning turns into `SystemExit`, as what it was; Optuna
+            would leave the trial running for ever otherwise.
+        optuna.TrialPruned: raised by a callback.
+    """
+    quieten()
+    trainer = L.Trainer(
+        max_epochs=num_epochs,
+        accelerator=config.accelerator,
+        devices=1,
+        precision=config.precision,
+        gradient_clip_val=config.gradient_clip or None,
+        logger=logger,
+        callbacks=list(callbacks),
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(c, L.pytorch.callbacks.Checkpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            raise exit_.__context__ from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first Ctrl-C on
+    return trainer
+
+
+def quieten() -> None:
+    """Drops Lightning's advertisements and the advice that does not hold here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # data in memory are not copied through workers
+        ".*Checkpoint directory .* exists and is not empty",  # logs are there, or it is continued
+        ".*is smaller than the logging interval.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
