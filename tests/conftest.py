@@ -1,0 +1,58 @@
+"""Tiny settings and a tiny real corpus for every room."""
+
+import os
+from pathlib import Path
+
+# One thread: small tensors gain nothing from two, and results do not depend on the machine's load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import lightning as L
+import pytest
+import torch
+
+from config import Config
+from datamodules.token_datamodule import TokenDataModule
+
+CHAT = Path(__file__).parent / "datamodules" / "data" / "ultrachat_sample.jsonl"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Sizes that train both phases in about a second."""
+    return Config(
+        corpus=str(CHAT),
+        vocab_size=300,
+        num_samples=8,
+        num_val_samples=4,
+        max_seq_length=32,
+        batch_size=4,
+        context_dim=16,
+        embed_dim=8,
+        head_embed_dim=8,
+        head_hidden_dim=16,
+        phase1_max_epochs=3,
+        phase2_epochs=2,
+        identity_mapping_threshold=1.0,
+        min_effective_rank=0.05,
+        accelerator="cpu",
+        cache_dir=str(tmp_path_factory.mktemp("cache")),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config: Config) -> TokenDataModule:
+    """The tokens of the tiny corpus."""
+    datamodule = TokenDataModule(tiny_config)
+    datamodule.setup()
+    return datamodule
+
+
+@pytest.fixture
+def seeded() -> None:
+    """The same random numbers in every test that asks for it."""
+    L.seed_everything(0, verbose=False)

@@ -1,0 +1,224 @@
+"""Tokens and their cache: no validation text in the tokenizer, no stale or damaged tokens."""
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config import InputError
+from datamodules import token_cache
+from datamodules.corpora import Corpus, open_corpus
+from datamodules.splits import SplitDocuments, split_documents, split_of
+from datamodules.token_cache import TokenSplits, load_tokens
+from datamodules.tokenizer import end_of_text_id, train_tokenizer
+
+RARE = "zyxwvuzyxwvu"
+VOCAB_SIZE = 320
+
+
+def make_documents() -> list[str]:
+    """Lines of made-up words; one that falls to validation repeats a word found nowhere else."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(50)]
+    documents = [" ".join(draw.choices(words, k=20)) for _ in range(400)]
+    rare = (f"{number} " + f"{RARE} " * 200 for number in range(1000))
+    documents.append(next(text.strip() for text in rare if split_of(text.strip()) == "validation"))
+    return documents
+
+
+DOCUMENTS = make_documents()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(DOCUMENTS), encoding="utf-8")
+    return path
+
+
+def load(corpus: Path, tokenizer: str = "train", vocab_size: int = VOCAB_SIZE) -> TokenSplits:
+    return load_tokens(str(corpus), tokenizer, vocab_size, corpus.parent / "cache")
+
+
+def cached_files(corpus: Path) -> list[Path]:
+    return sorted((corpus.parent / "cache").rglob("*.*"))
+
+
+def assert_same(one: TokenSplits, other: TokenSplits) -> None:
+    for name in SplitDocuments._fields:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == getattr(other, name).dtype == np.int32
+    assert one.num_bytes.tolist() == other.num_bytes.tolist()
+    assert one.tokenizer.to_str() == other.tokenizer.to_str()
+
+
+def test_tokenizer_is_trained_on_the_training_split_alone(corpus: Path) -> None:
+    tokenizer = load(corpus).tokenizer
+    training = split_documents(DOCUMENTS).train
+    assert tokenizer.to_str() == train_tokenizer(training, VOCAB_SIZE).to_str()
+    assert len(tokenizer.encode(RARE).ids) == len(RARE)
+    leaky = train_tokenizer(DOCUMENTS, VOCAB_SIZE)
+    assert len(leaky.encode(RARE).ids) < len(RARE)
+
+
+def test_splits_are_their_documents_each_closed_by_end_of_text(corpus: Path) -> None:
+    splits = load(corpus)
+    end = end_of_text_id(splits.tokenizer)
+    for name, documents in split_documents(DOCUMENTS)._asdict().items():
+        tokens = getattr(splits, name)
+        assert tokens[-1] == end
+        assert int((tokens == end).sum()) == len(documents)
+        pieces = np.split(tokens, np.flatnonzero(tokens == end) + 1)[:-1]
+        decoded = [splits.tokenizer.decode(piece[:-1].tolist()) for piece in pieces]
+        assert decoded == documents
+
+
+def test_bytes_are_counted_in_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    documents = [f"süß {number}" for number in range(200)]
+    path.write_text("\n".join(documents), encoding="utf-8")
+    splits = split_documents(documents)
+    expected = [sum(len(text.encode()) for text in part) for part in splits]
+    assert load(path).num_bytes.tolist() == expected
+
+
+def test_white_space_around_documents_and_empty_ones_vanish(corpus: Path) -> None:
+    clean = load(corpus)
+    padded = corpus.with_name("padded.txt")
+    padded.write_text("\n".join(f"  {text}\t\n " for text in DOCUMENTS), encoding="utf-8")
+    assert_same(load(padded), clean)
+
+
+def test_second_load_does_not_read_the_corpus(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+
+    def watched(name: str) -> Corpus:
+        found = open_corpus(name)
+        return Corpus(found.fingerprint, lambda: reads.append(name) or found.read())
+
+    monkeypatch.setattr(token_cache, "open_corpus", watched)
+    first = load(corpus)
+    assert len(reads) == 1
+    assert_same(load(corpus), first)
+    assert len(reads) == 1
+    assert len(cached_files(corpus)) == 1
+
+
+def test_cache_is_found_wherever_the_corpus_lies(corpus: Path) -> None:
+    first = load(corpus)
+    moved = corpus.rename(corpus.with_name("moved.txt"))
+    assert_same(load(moved), first)
+    assert len(cached_files(corpus)) == 1
+
+
+def test_changed_corpus_has_another_key(corpus: Path) -> None:
+    before = load(corpus)
+    corpus.write_text("\n".join([*DOCUMENTS, "a new document"]), encoding="utf-8")
+    after = load(corpus)
+    assert len(cached_files(corpus)) == 2
+    assert sum(after.num_bytes) == sum(before.num_bytes) + len("a new document")
+
+
+def test_tokenizer_is_part_of_the_key(corpus: Path) -> None:
+    small, large = load(corpus, vocab_size=260), load(corpus, vocab_size=300)
+    assert small.tokenizer.get_vocab_size() == 260
+    assert large.tokenizer.get_vocab_size() == 300
+    assert len(large.train) < len(small.train)
+    path = corpus.with_name("tokenizer.json")
+    small.tokenizer.save(str(path))
+    assert_same(load(corpus, tokenizer=str(path), vocab_size=300), small)
+    assert len(cached_files(corpus)) == 3
+
+
+def test_given_tokenizer_is_used_as_it_is(corpus: Path) -> None:
+    given = train_tokenizer(["a text of its own, " * 5], 270)
+    path = corpus.with_name("tokenizer.json")
+    given.save(str(path))
+    splits = load(corpus, tokenizer=str(path))
+    assert splits.tokenizer.to_str() == given.to_str()
+    first = split_documents(DOCUMENTS).train[0]
+    expected = given.encode(first, add_special_tokens=False).ids
+    assert splits.train[: len(expected)].tolist() == expected
+
+
+def test_given_tokenizer_without_end_of_text_is_refused(corpus: Path) -> None:
+    path = corpus.with_name("tokenizer.json")
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="--tokenizer"):
+        load(corpus, tokenizer=str(path))
+
+
+Damage = Callable[[bytes], bytes]
+
+
+def truncate(share: float) -> Damage:
+    return lambda content: content[: int(share * len(content))]
+
+
+def flip(marker: bytes, offset: int, mask: int) -> Damage:
+    """Changes bits of one byte, `offset` after where the marker stands first."""
+
+    def damage(content: bytes) -> bytes:
+        position = content.index(marker) + offset
+        return content[:position] + bytes([content[position] ^ mask]) + content[position + 1 :]
+
+    return damage
+
+
+def wipe_middle(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(64) + content[middle + 64 :]
+
+
+def count_one_less(content: bytes) -> bytes:
+    found = re.search(rb"(?<='shape': \()\d+", content)
+    assert found
+    return content.replace(found[0], b"%d" % (int(found[0]) - 1), 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(truncate(0.0), id="empty"),
+        pytest.param(truncate(0.5), id="half"),
+        pytest.param(truncate(0.999), id="last bytes missing"),
+        pytest.param(lambda content: b"no archive", id="another file"),
+        pytest.param(wipe_middle, id="zeros in the middle"),
+        pytest.param(flip(b"NUMPY", 1000, 0xFF), id="token"),
+        pytest.param(flip(b"PK\x01\x02", 0, 0xFF), id="directory"),
+        pytest.param(flip(b"PK\x01\x02", 8, 0x01), id="directory, encryption"),
+        pytest.param(flip(b"PK\x01\x02", 10, 0x40), id="directory, compression"),
+        pytest.param(flip(b"{'descr'", 0, 0x40), id="header, bracket"),
+        pytest.param(count_one_less, id="header, number of tokens"),
+    ],
+)
+def test_damaged_cache_is_made_anew(damage: Damage, corpus: Path) -> None:
+    good = load(corpus)
+    (file,) = cached_files(corpus)
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
+    assert file.read_bytes() != content
+    assert_same(load(corpus), good)
+    assert file.read_bytes() == content
+    assert cached_files(corpus) == [file]
+
+
+@pytest.mark.parametrize("content", ["", "\n \n\n\t\n"])
+def test_empty_corpus_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"^--corpus .* holds no text\.$"):
+        load(path)
+    assert cached_files(path) == []
+
+
+def test_corpus_without_a_validation_document_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(split_documents(DOCUMENTS).train[:5]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^--corpus .* 5 documents, .* 5 .* 0 "):
+        load(path)

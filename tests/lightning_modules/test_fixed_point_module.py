@@ -1,0 +1,112 @@
+"""Phase 1 in a real Trainer."""
+
+import dataclasses
+import math
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+
+from config import Config
+from datamodules.token_datamodule import TokenDataModule
+from lightning_modules import metric_names as names
+from lightning_modules.fixed_point_module import FixedPointModule
+from models.diagnostics import effective_rank
+from models.fixed_point import solve_rows, sweep
+from tuning.self_test import NO_LOGGER
+from tuning.training import fit_phase
+
+
+def fit(
+    config: Config, data: TokenDataModule, num_epochs: int = 3
+) -> tuple[FixedPointModule, L.Trainer]:
+    L.seed_everything(config.random_seed, verbose=False)
+    module = FixedPointModule(config, data.vocab_size)
+    trainer = fit_phase(
+        module, data, config=config, num_epochs=num_epochs, logger=NO_LOGGER, callbacks=[]
+    )
+    return module, trainer
+
+
+def weights(module: FixedPointModule) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in module.network.layers.parameters()])
+
+
+def test_weights_move(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    L.seed_everything(tiny_config.random_seed, verbose=False)
+    untrained = FixedPointModule(tiny_config, tiny_data.vocab_size)
+    trained, _ = fit(tiny_config, tiny_data)
+    assert not torch.equal(weights(untrained), weights(trained))
+    assert torch.equal(untrained.network.embedding.weight, trained.network.embedding.weight)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.99])
+def test_dist_reg_weight_changes_the_weights(
+    tiny_config: Config, tiny_data: TokenDataModule, momentum: float
+) -> None:
+    low, high = (
+        fit(dataclasses.replace(tiny_config, dist_reg_weight=w, ema_momentum=momentum), tiny_data)
+        for w in (0.1, 0.9)
+    )
+    assert (weights(low[0]) - weights(high[0])).abs().max() > 1e-4
+
+
+def test_diversity_alone_moves_the_weights(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    """With no convergence term: statistics that were detached would leave every weight as it is."""
+    config = dataclasses.replace(tiny_config, dist_reg_weight=1.0)
+    module, _ = fit(config, tiny_data)
+    L.seed_everything(config.random_seed, verbose=False)
+    assert not torch.equal(weights(FixedPointModule(config, tiny_data.vocab_size)), weights(module))
+
+
+def test_same_seed_equal_other_seed_different(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    first, again = (fit(tiny_config, tiny_data)[0] for _ in range(2))
+    other, _ = fit(dataclasses.replace(tiny_config, random_seed=1), tiny_data)
+    assert torch.equal(weights(first), weights(again))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_contexts_carry_over_from_epoch_to_epoch(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """With a learning rate near 0, k epochs are k sweeps from zero, each row at its own place."""
+    config = dataclasses.replace(tiny_config, phase1_learning_rate=1e-30)
+    module, _ = fit(config, tiny_data, num_epochs=3)
+    embeddings = module.network.embed(tiny_data.train_rows.tokens)
+    expected = torch.zeros(*embeddings.shape[:2], config.context_dim)
+    for _ in range(3):
+        expected = sweep(module.network, expected, embeddings)
+    assert module.contexts is not None
+    torch.testing.assert_close(module.contexts, expected.detach())
+
+
+def test_logged_rank_is_that_of_the_exact_contexts(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    module, trainer = fit(tiny_config, tiny_data)
+    with torch.no_grad():
+        embeddings = module.network.embed(tiny_data.val_rows.tokens)
+        contexts = solve_rows(module.network, embeddings)
+    expected = effective_rank(contexts.flatten(0, 1))
+    logged = float(trainer.callback_metrics[names.PHASE1_EFFECTIVE_RANK])
+    assert logged == pytest.approx(expected, rel=1e-4)
+    ratio = float(trainer.callback_metrics[names.PHASE1_EFFECTIVE_RANK_RATIO])
+    assert ratio == pytest.approx(expected / tiny_config.context_dim, rel=1e-4)
+
+
+def test_every_figure_is_logged_and_finite(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    _, trainer = fit(tiny_config, tiny_data)
+    expected = {value for name, value in vars(names).items() if name.startswith("PHASE1_")}
+    assert expected <= trainer.callback_metrics.keys()
+    assert all(math.isfinite(float(trainer.callback_metrics[name])) for name in expected)
+
+
+def test_loss_is_the_weighted_sum(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    config = dataclasses.replace(tiny_config, dist_reg_weight=0.3)
+    _, trainer = fit(config, tiny_data)
+    figures = trainer.callback_metrics
+    expected = 0.7 * figures[names.PHASE1_RESIDUAL] + 0.3 * figures[names.PHASE1_DIVERSITY]
+    assert float(figures[names.PHASE1_TRAIN_LOSS]) == pytest.approx(float(expected), rel=1e-4)

@@ -1,0 +1,132 @@
+"""Phase 2 in a real Trainer."""
+
+import dataclasses
+import math
+
+import lightning as L
+import pytest
+import torch
+
+from config import Config
+from datamodules.token_datamodule import TokenBatch, TokenDataModule
+from lightning_modules import metric_names as names
+from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.token_prediction_module import TokenPredictionModule
+from tuning.self_test import NO_LOGGER
+from tuning.training import fit_phase
+
+
+def make(config: Config, data: TokenDataModule) -> TokenPredictionModule:
+    L.seed_everything(config.random_seed, verbose=False)
+    phase1 = FixedPointModule(config, data.vocab_size)
+    return TokenPredictionModule.from_phase1(phase1, data.vocab_size)
+
+
+def fit(config: Config, data: TokenDataModule) -> tuple[TokenPredictionModule, L.Trainer]:
+    module = make(config, data)
+    trainer = fit_phase(module, data, config=config, num_epochs=2, logger=NO_LOGGER, callbacks=[])
+    return module, trainer
+
+
+def test_logits_are_causal(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    module, _ = fit(tiny_config, tiny_data)
+    module.eval()
+    tokens = tiny_data.val_rows.tokens
+    changed = tokens.clone()
+    changed[:, 10] = (changed[:, 10] + 1) % tiny_data.vocab_size
+    with torch.no_grad():
+        before, after = module(tokens), module(changed)
+    assert torch.equal(before[:, :10], after[:, :10])
+    assert not torch.equal(before[:, 10], after[:, 10])
+    assert not torch.equal(before[:, 11], after[:, 11])
+
+
+def test_perplexity_against_a_unigram_by_hand(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """A head that says nothing but its bias must have the unigram's perplexity on later tokens."""
+    module = make(tiny_config, tiny_data)
+    module.head.set_unigram(tiny_data.token_counts())
+    torch.nn.init.zeros_(module.head.norm.weight)
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
+    trainer.validate(module, datamodule=tiny_data, verbose=False)
+    counts = tiny_data.token_counts().double() + 1
+    log_shares = (counts / counts.sum()).log()
+    predicted = tiny_data.val_rows.tokens[:, 1:]
+    expected = math.exp(-log_shares[predicted].mean().item())
+    assert float(trainer.callback_metrics[names.VAL_PPL]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_perplexity_is_of_all_tokens_not_of_batch_means(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """Batches of 3 and 1 rows: the mean of the two means would weigh the last row three times."""
+    module = make(tiny_config, tiny_data)
+    module.on_fit_start = lambda: None  # type: ignore[method-assign]  # no contexts are kept
+    tokens = tiny_data.val_rows.tokens.clone()
+    tokens[3] = 7
+    module.eval()
+    with torch.no_grad():
+        for rows in ((0, 1, 2), (3,)):
+            index = torch.tensor(rows)
+            module.validation_step(TokenBatch(tokens[index], index), 0)
+        logits = module(tokens)[:, :-1]
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    assert float(module.val_mean_loss.compute()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_frozen_contexts_are_computed_once(
+    tiny_config: Config, tiny_data: TokenDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    original = TokenPredictionModule._exact_contexts
+
+    def counted(self: TokenPredictionModule, tokens: torch.Tensor) -> torch.Tensor:
+        calls.append(len(tokens))
+        return original(self, tokens)
+
+    monkeypatch.setattr(TokenPredictionModule, "_exact_contexts", counted)
+    module, _ = fit(tiny_config, tiny_data)
+    assert sum(calls) == len(tiny_data.train_rows) + len(tiny_data.val_rows)
+    assert all(not p.requires_grad for p in module.network.parameters())
+
+
+def test_frozen_network_keeps_its_weights(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    before = make(tiny_config, tiny_data).network.state_dict()
+    after = fit(tiny_config, tiny_data)[0].network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_unfrozen_gradients_reach_network_and_embedding(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    config = dataclasses.replace(tiny_config, freeze_context=False)
+    before = make(config, tiny_data).network.state_dict()
+    after = fit(config, tiny_data)[0].network.state_dict()
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+
+
+def test_learning_lowers_the_perplexity(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    config = dataclasses.replace(tiny_config, num_samples=64, phase2_learning_rate=0.01)
+    data = TokenDataModule(config)
+    data.setup()
+    module = make(config, data)
+    losses = []
+
+    class Record(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            losses.append(float(trainer.callback_metrics[names.TRAIN_LOSS]))
+
+    fit_phase(module, data, config=config, num_epochs=4, logger=NO_LOGGER, callbacks=[Record()])
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_same_seed_same_perplexity_to_the_last_bit(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    first, again = (fit(tiny_config, tiny_data)[1].callback_metrics for _ in range(2))
+    other = fit(dataclasses.replace(tiny_config, random_seed=7), tiny_data)[1].callback_metrics
+    assert first[names.VAL_PPL].item() == again[names.VAL_PPL].item()
+    assert first[names.VAL_PPL].item() != other[names.VAL_PPL].item()

@@ -1,0 +1,108 @@
+"""The token head: position-wise, tied, and a unigram model where it knows nothing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.token_head import TokenHead
+
+V, C, D, H = 19, 7, 5, 11
+
+
+def make_head(dropout: float = 0.0) -> TokenHead:
+    """A head whose parameters are all random, as after training."""
+    torch.manual_seed(0)
+    head = TokenHead(vocab_size=V, context_dim=C, embed_dim=D, hidden_dim=H, dropout=dropout)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    return head
+
+
+def inputs(*shape: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(*shape, C), torch.randint(V, shape)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 4)])
+def test_shapes(shape: tuple[int, ...]) -> None:
+    head = make_head()
+    assert head(*inputs(*shape)).shape == (*shape, V)
+    assert head.features(*inputs(*shape)).shape == (*shape, D)
+
+
+@pytest.mark.parametrize("position", [0, 2, 4])
+def test_logits_depend_on_their_own_position_alone(position: int) -> None:
+    head = make_head().eval()
+    contexts, tokens = inputs(2, 5)
+    before = head(contexts, tokens)
+    others = torch.arange(5) != position
+    for changed in (
+        head(contexts.index_fill(1, torch.tensor([position]), 3.0), tokens),
+        head(
+            contexts,
+            tokens.index_copy(1, torch.tensor([position]), (tokens[:, [position]] + 1) % V),
+        ),
+    ):
+        torch.testing.assert_close(changed[:, others], before[:, others])
+        assert (changed[:, position] - before[:, position]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("counts", [[0] * V, list(range(V)), [1_000_000, *[0] * (V - 1)]])
+def test_no_features_give_the_unigram_distribution(counts: list[int]) -> None:
+    head = make_head()
+    torch.nn.init.zeros_(head.norm.weight)
+    torch.nn.init.zeros_(head.norm.bias)
+    head.set_unigram(torch.tensor(counts))
+    contexts, tokens = inputs(4)
+    assert head.features(contexts, tokens).count_nonzero() == 0
+    expected = torch.tensor([(count + 1) / (sum(counts) + V) for count in counts])
+    probabilities = head(contexts, tokens).softmax(dim=-1)
+    torch.testing.assert_close(probabilities, expected.expand(4, V))
+
+
+def test_unigram_stays_trainable() -> None:
+    head = make_head()
+    head.set_unigram(torch.arange(V))
+    assert head.output_bias.requires_grad
+    assert head.output_bias.is_leaf
+
+
+def test_embedding_and_output_are_one_parameter() -> None:
+    head = make_head().eval()
+    matrices = [p for p in head.parameters() if tuple(p.shape) == (V, D)]
+    assert len(matrices) == 1
+    num_others = V + H * (C + D) + H + D * H + D + 2 * D
+    assert sum(p.numel() for p in head.parameters()) == V * D + num_others
+    contexts = torch.randn(3, C)
+    tokens = torch.zeros(3, dtype=torch.long)
+    before = head(contexts, tokens)
+    with torch.no_grad():
+        head.embedding.weight[4] += torch.randn(D)
+    changed = (head(contexts, tokens) - before).abs().amax(dim=0) > 1e-4
+    assert changed.nonzero().flatten().tolist() == [4]
+
+
+def test_logits_are_features_times_embeddings_and_bias() -> None:
+    head = make_head().eval()
+    head.set_unigram(torch.arange(V))
+    contexts, tokens = inputs(3)
+    features = head.features(contexts, tokens)
+    expected = features @ head.embedding.weight.T + head.output_bias
+    torch.testing.assert_close(head(contexts, tokens), expected)
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    contexts, tokens = inputs(6)
+    head = make_head(dropout=0.5)
+    assert not torch.equal(head(contexts, tokens), head(contexts, tokens))
+    assert (head.features(contexts, tokens) == 0).float().mean() > 0.2
+    head.eval()
+    torch.testing.assert_close(head(contexts, tokens), make_head(0.0)(contexts, tokens))
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    head = make_head()
+    logits = head(*inputs(8))
+    torch.nn.functional.cross_entropy(logits, torch.randint(V, (8,))).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name

@@ -1,0 +1,180 @@
+"""Both command lines as a user runs them: in a process of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
+TINY = (
+    "--preset smoke --vocab-size 300 --num-samples 8 --num-val-samples 4 --max-seq-length 32 "
+    "--context-dim 16 --identity-mapping-threshold 1 --min-effective-rank 0.05 --accelerator cpu"
+).split()
+
+SMALL = "--vocab-size 300 --max-seq-length 32".split()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return ["--cache-dir", str(tmp_path_factory.mktemp("cache")), "--corpus", str(CHAT)]
+
+
+def command(script: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / script), *arguments]
+
+
+def run(
+    folder: Path, script: str, *arguments: str, expect: int = 0
+) -> subprocess.CompletedProcess[str]:
+    ran = subprocess.run(
+        command(script, *arguments),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+    )
+    assert ran.returncode == expect, ran.stdout + ran.stderr
+    return ran
+
+
+def test_study_then_training_with_its_result(tmp_path: Path, cache: list[str]) -> None:
+    output = tmp_path / "config_optimized.py"
+    study = ["--n-trials", "2", "--storage", "sqlite:///study.db", "--output", str(output)]
+    first = run(tmp_path, "optimize.py", *study, *TINY, *cache)
+    assert first.stderr == ""
+    for expected in ("Trial 0 (1 of 2)", "Phase 1:", "Phase 2:", "2 complete, 0 pruned, 0 failed",
+                     "Best trial:", "Best trials", "tensorboard --logdir"):  # fmt: skip
+        assert expected in first.stdout
+    runs = tmp_path / "runs" / "dist_reg_weight_optimization"
+    assert sorted(path.name for path in runs.iterdir()) == ["trial_0000", "trial_0001"]
+
+    continued = run(tmp_path, "optimize.py", *study, "--n-trials", "3", *TINY, *cache)
+    assert "Trial 2 (3 of 3)" in continued.stdout
+    assert "Trial 1 (" not in continued.stdout
+    assert "3 complete" in continued.stdout
+
+    trained = run(
+        tmp_path, "train.py", "--config", "config_optimized", "--run-dir", "run", *cache[:2]
+    )
+    assert "Test perplexity:" in trained.stdout
+    assert (tmp_path / "run" / "phase2" / "best.ckpt").is_file()
+
+
+def test_one_batch_through_both_phases(tmp_path: Path, cache: list[str]) -> None:
+    ran = run(tmp_path, "train.py", "--test", *TINY, *cache)
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 8
+    assert all(line.startswith("ok ") for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("optimize.py", ["--context-dim", "0"], "--context-dim is 0; it must be 1 or more"),
+        ("optimize.py", ["--n-trials", "0"], "--n-trials is 0"),
+        ("optimize.py", ["--corpus", "none.jsonl"], "--corpus 'none.jsonl' does not exist"),
+        ("optimize.py", ["--corpus", "empty.txt"], "--corpus 'empty.txt' holds no text"),
+        ("optimize.py", ["--tokenizer", "no.json"], "--tokenizer 'no.json' does not exist"),
+        ("optimize.py", ["--output", "no/x.py"], "--output no/x.py must be"),
+        ("optimize.py", ["--storage", "study.db", *SMALL], "--storage is no database URL"),
+        ("optimize.py", ["--study-name", "a/b"], "--study-name is 'a/b'"),
+        (
+            "optimize.py",
+            ["--num-val-samples", "1", *SMALL],
+            "--min-effective-rank 0.5 cannot be met",
+        ),
+        ("train.py", ["--config", "nothing"], "--config 'nothing': nothing.py does not exist"),
+        ("train.py", ["--resume", "nowhere"], "--resume nowhere has no config.json"),
+        ("train.py", ["--config", "x", "--preset", "smoke"], "exclude each other"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, cache: list[str], script: str, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty.txt").touch()
+    kept = tmp_path / "config_optimized.py"
+    kept.write_text("precious")
+    default = [] if "--corpus" in arguments else cache[2:]
+    ran = run(tmp_path, script, *arguments, *cache[:2], *default, expect=2)
+    assert message in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert kept.read_text() == "precious"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_in_which_nothing_completed_says_why(tmp_path: Path, cache: list[str]) -> None:
+    output = tmp_path / "config_optimized.py"
+    output.write_text("precious")
+    arguments = [*TINY, *cache, "--n-trials", "2", "--min-effective-rank", "0.9"]
+    ran = run(tmp_path, "optimize.py", *arguments, "--output", str(output), expect=1)
+    assert "No trial completed (2 pruned: effective rank)" in ran.stdout
+    assert output.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_no_running_trial_and_a_report(
+    tmp_path: Path, cache: list[str], sent: signal.Signals, code: int
+) -> None:
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    endless = ["--n-trials", "1000", "--storage", url, "--output", str(tmp_path / "best.py")]
+    process = subprocess.Popen(
+        command("optimize.py", *TINY, *cache, *endless, "--phase2-epochs", "20"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if line.startswith("Trial 1 "):
+            break
+    time.sleep(0.2)  # into the trial, wherever that is
+    process.send_signal(sent)
+    seen += process.stdout.read()
+    assert process.wait(60) == code, seen
+    assert "Study ended after" in seen
+    assert "Best trial: 0" in seen
+    assert "Traceback" not in seen
+    trials = optuna.load_study(study_name="dist_reg_weight_optimization", storage=url).trials
+    assert {trial.state.name for trial in trials[:1]} == {"COMPLETE"}
+    assert trials[-1].state.name == "FAIL"
+    assert (tmp_path / "best.py").is_file()
+
+
+def test_training_goes_on_where_it_was_killed(tmp_path: Path, cache: list[str]) -> None:
+    """Killed without a chance to clean up, then continued: the run of one that was left alone."""
+    arguments = [*TINY, *cache, "--phase2-epochs", "60"]
+    whole = run(tmp_path, "train.py", *arguments, "--run-dir", "whole")
+    process = subprocess.Popen(
+        command("train.py", *arguments, "--run-dir", "killed"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Phase 2: epoch 5/" in line:
+            break
+    process.kill()
+    process.wait(60)
+    assert (tmp_path / "killed" / "phase2" / "last.ckpt").is_file()
+    continued = run(tmp_path, "train.py", "--resume", "killed", *cache[:0])
+    perplexities = [
+        next(line for line in text.splitlines() if line.startswith("Test perplexity"))
+        for text in (whole.stdout, continued.stdout)
+    ]
+    assert perplexities[0] == perplexities[1]
+    assert "Phase 1: sweep" not in continued.stdout

@@ -1,0 +1,62 @@
+"""The configuration checks itself, and says what would be right."""
+
+import dataclasses
+import math
+
+import pytest
+
+from config import PRESETS, Config, InputError
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("context_dim", 0),
+        ("num_samples", -1),
+        ("num_val_samples", 0),
+        ("max_seq_length", 1),
+        ("vocab_size", 256),
+        ("dist_reg_weight", 1.5),
+        ("dist_reg_weight", math.nan),
+        ("ema_momentum", 1.0),
+        ("dropout", 1.0),
+        ("phase1_learning_rate", 0.0),
+        ("phase2_learning_rate", math.inf),
+        ("gradient_clip", -0.1),
+        ("random_seed", -1),
+        ("random_seed", 2**32),
+        ("precision", "8-bit"),
+        ("accelerator", "abacus"),
+        ("corpus", " "),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(InputError) as refused:
+        dataclasses.replace(Config(), **{field: value})
+    message = str(refused.value)
+    assert message.startswith(f"--{field.replace('_', '-')} is {value!r}; it must be ")
+    assert "\n" not in message
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().context_dim = 3  # type: ignore[misc]
+
+
+def test_every_field_is_checked_or_free() -> None:
+    """A field that is added must be given a rule, or be listed here as having none."""
+    free = {"freeze_context"}
+    for field in dataclasses.fields(Config):
+        if field.name in free:
+            continue
+        bad: object = "" if isinstance(getattr(Config(), field.name), str) else -1
+        with pytest.raises(InputError):
+            dataclasses.replace(Config(), **{field.name: bad})
+
+
+def test_presets_are_valid_and_differ() -> None:
+    made = [preset() for preset in PRESETS.values()]
+    assert len({str(config) for config in made}) == len(made)
+    published = PRESETS["published"]()
+    assert (published.num_samples, published.max_seq_length) == (5, 128)
+    assert (published.num_layers, published.context_dim) == (6, 768)
