@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 PresetName = Literal["default", "published", "smoke"]
 
@@ -159,7 +159,7 @@ _SHARES = (
     "min_token_sensitivity", "min_effective_rank",
 )  # fmt: skip
 _CHOICES = {
-    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "precision": ("32-true", "bf16-mixed", "64-true"),
     "accelerator": ("auto", "cpu", "gpu"),
 }
 

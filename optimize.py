@@ -90,10 +90,12 @@ def _run(options: StudyOptions, config: Config, start: float) -> int:
         open_study,
         run_study,
     )
+    from tuning.training import check_accelerator
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     display = StudyDisplay(Console())
     export.check_writable(options.output)
+    check_accelerator(config)
     storage = open_storage(options.storage)
     datamodule = TokenDataModule(config)
     datamodule.setup()
@@ -104,9 +106,9 @@ def _run(options: StudyOptions, config: Config, start: float) -> int:
     display.line(f"Study {options.study_name}: {datamodule.describe()}")
     display.line(f"TensorBoard logs: {log_dir}")
 
-    exit_code = 0
     try:
         run_study(study, config, datamodule, plan, display)
+        exit_code = 0
     except KeyboardInterrupt as interrupt:
         exit_code = command_line.exit_code_of(interrupt)
     except RepeatedFailureError as failure:
@@ -118,12 +120,9 @@ def _run(options: StudyOptions, config: Config, start: float) -> int:
     if not result.best:
         display.line(report.explain_nothing_complete(result))
         return exit_code or command_line.EXIT_FAILED
-    best = result.best[0]
-    provenance = (
-        f"val_ppl {best.value:.4f}: trial {best.number} of study {options.study_name!r}, "
-        f"{result.num_complete} complete and {result.num_pruned} pruned trials."
+    export.write_config(
+        options.output, config, result.best[0].params, report.provenance(result, study.study_name)
     )
-    export.write_config(options.output, config, best.params, provenance)
     display.line(f"Best configuration written to {options.output}")
     return exit_code
 

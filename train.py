@@ -88,7 +88,9 @@ def _self_test(config: Config) -> int:
 def _train(options: TrainOptions, config: Config) -> int:
     from datamodules.token_datamodule import TokenDataModule
     from tuning.full_length import FullRun, start_run
+    from tuning.training import check_accelerator
 
+    check_accelerator(config)
     datamodule = TokenDataModule(config)
     datamodule.setup()
     run_dir = (

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
@@ -22,25 +22,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lightning as L
 import torch
 
+if TYPE_CHECKING:
+    import matplotlib.figure
+
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from tuning.self_test import NO_LOGGER
-from tuning.training import fit_phase
+from tuning.training import NO_LOGGER, fit_phase
 
 
 @dataclass(frozen=True)
 class Grid:
     """What to measure."""
 
-    weights: tuple[float, ...] = (0.01, 0.03, 0.06, 0.1, 0.2, 0.4, 0.7, 0.99)
+    weights: tuple[float, ...] = (0.01, 0.02, 0.035, 0.06, 0.12, 0.25, 0.5, 0.99)
     """Values of dist-reg-weight."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Values of random-seed."""
     control: bool = True
     """Measure an untrained F as well."""
+    plot: Path | None = None
+    """PNG to draw the table to."""
 
 
 class Cell(NamedTuple):
@@ -111,25 +115,67 @@ def main() -> None:
     print(datamodule.describe())
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print("   weight  val_ppl     sd       rank     |cos|    tokens converged seconds   each seed")
-    means, deviations = [], []
-    for weight in (*grid.weights, *((None,) if grid.control else ())):
-        cells = []
-        for seed in grid.seeds:
-            changed = dataclasses.replace(config, random_seed=seed)
-            if weight is not None:
-                changed = dataclasses.replace(changed, dist_reg_weight=weight)
-            datamodule.config = changed
-            cells.append(measure(changed, datamodule, phase1=weight is not None))
-        print(row("untrained" if weight is None else f"{weight:g}", cells), flush=True)
-        if weight is not None:
-            means.append(statistics.mean(cell.val_ppl for cell in cells))
-            deviations.append(statistics.stdev(cell.val_ppl for cell in cells))
-    pooled = statistics.mean(value**2 for value in deviations) ** 0.5
+    table: dict[float, list[Cell]] = {}
+    for weight in grid.weights:
+        table[weight] = measure_seeds(
+            dataclasses.replace(config, dist_reg_weight=weight), datamodule, grid, phase1=True
+        )
+        print(row(f"{weight:g}", table[weight]), flush=True)
+    control: list[Cell] = []
+    if grid.control:
+        control = measure_seeds(config, datamodule, grid, phase1=False)
+        print(row("untrained", control), flush=True)
+    print(compare_spreads(table))
+    if grid.plot is not None:
+        draw(table, control, config.min_effective_rank).savefig(grid.plot, dpi=150)
+
+
+def measure_seeds(
+    config: Config, datamodule: TokenDataModule, grid: Grid, *, phase1: bool
+) -> list[Cell]:
+    """One training for each seed; the data are the same, their order is not."""
+    cells = []
+    for seed in grid.seeds:
+        seeded = dataclasses.replace(config, random_seed=seed)
+        datamodule.config = seeded
+        cells.append(measure(seeded, datamodule, phase1=phase1))
+    return cells
+
+
+def compare_spreads(table: dict[float, list[Cell]]) -> str:
+    """Standard deviation of the means over weights, against the pooled one over seeds."""
+    values = [[cell.val_ppl for cell in cells] for cells in table.values()]
+    means = [statistics.mean(of_weight) for of_weight in values]
+    if len(means) < 2 or len(values[0]) < 2:
+        return "one weight or one seed: no spread to compare"
+    pooled = statistics.mean(statistics.variance(of_weight) for of_weight in values) ** 0.5
     spread = statistics.stdev(means)
-    print(
+    return (
         f"standard deviation over weights {spread:.2f}, over seeds {pooled:.2f}: "
         f"ratio {spread / pooled:.1f}; range over weights {max(means) - min(means):.2f}"
     )
+
+
+def draw(
+    table: dict[float, list[Cell]], control: list[Cell], min_effective_rank: float
+) -> "matplotlib.figure.Figure":
+    """`val_ppl` of every training against the weight; hollow where its rank would be pruned."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for weight, cells in table.items():
+        for cell in cells:
+            kept = cell.phase1[names.PHASE1_EFFECTIVE_RANK_RATIO] >= min_effective_rank
+            face = "tab:blue" if kept else "none"
+            axes.plot(weight, cell.val_ppl, "o", color="tab:blue", markerfacecolor=face)
+    if control:
+        mean = statistics.mean(cell.val_ppl for cell in control)
+        axes.axhline(mean, color="tab:gray", linestyle="--", label="untrained F (Phase 1 left out)")
+        axes.legend()
+    axes.set(xscale="log", xlabel="dist_reg_weight", ylabel="val_ppl")
+    axes.set_title("One dot a seed; hollow: below the minimum of effective rank")
+    return figure
 
 
 if __name__ == "__main__":

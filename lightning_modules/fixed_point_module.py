@@ -1,6 +1,5 @@
 """Phase 1: contexts that reach a fixed point and stay diverse."""
 
-import dataclasses
 from typing import Any
 
 import lightning as L
@@ -15,7 +14,7 @@ from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
 from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import warmup_then_cosine
-from models.context_network import ContextNetwork
+from lightning_modules.settings import as_config, checkpoint_record, context_network
 from models.diagnostics import inspect_mapping
 from models.diversity import RunningStatistics, covariance_distance
 from models.fixed_point import residuals, solve_rows, sweep
@@ -34,17 +33,10 @@ class FixedPointModule(L.LightningModule):
 
     def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:
         super().__init__()
-        config = config if isinstance(config, Config) else Config(**config)
-        record = {"config": dataclasses.asdict(config), "vocab_size": vocab_size}
-        self.save_hyperparameters(record, logger=False)
+        config = as_config(config)
+        self.save_hyperparameters(checkpoint_record(config, vocab_size), logger=False)
         self.config = config
-        self.network = ContextNetwork(
-            vocab_size=vocab_size,
-            context_dim=config.context_dim,
-            embed_dim=config.embed_dim,
-            num_layers=config.num_layers,
-            update_scale=config.update_scale,
-        )
+        self.network = context_network(config, vocab_size)
         self.network.embedding.requires_grad_(False)
         self.statistics = RunningStatistics(config.context_dim, config.ema_momentum)
         self.rank = EffectiveRank(config.context_dim)

@@ -1,6 +1,5 @@
 """Phase 2: the next token from the contexts."""
 
-import dataclasses
 from typing import Any, Self
 
 import lightning as L
@@ -17,7 +16,7 @@ from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.metrics import WeightedMean
 from lightning_modules.schedule import warmup_then_cosine
-from models.context_network import ContextNetwork
+from lightning_modules.settings import as_config, checkpoint_record, context_network
 from models.fixed_point import solve_rows, sweep
 from models.token_head import TokenHead
 
@@ -34,17 +33,10 @@ class TokenPredictionModule(L.LightningModule):
 
     def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:
         super().__init__()
-        config = config if isinstance(config, Config) else Config(**config)
-        record = {"config": dataclasses.asdict(config), "vocab_size": vocab_size}
-        self.save_hyperparameters(record, logger=False)
+        config = as_config(config)
+        self.save_hyperparameters(checkpoint_record(config, vocab_size), logger=False)
         self.config = config
-        self.network = ContextNetwork(
-            vocab_size=vocab_size,
-            context_dim=config.context_dim,
-            embed_dim=config.embed_dim,
-            num_layers=config.num_layers,
-            update_scale=config.update_scale,
-        )
+        self.network = context_network(config, vocab_size)
         self.network.requires_grad_(not config.freeze_context)
         self.head = TokenHead(
             vocab_size=vocab_size,

@@ -42,7 +42,9 @@ class RunningStatistics(nn.Module):
         """Takes a batch (N, C) into the averages and returns them, with the batch's gradient."""
         contexts_NC = contexts_NC.to(self.first_sum.dtype)
         batch_first = contexts_NC.mean(dim=0)
-        batch_second = contexts_NC.T @ contexts_NC / contexts_NC.shape[0]
+        # A covariance is a difference of large numbers: not in the lower precision of autocast.
+        with torch.autocast(contexts_NC.device.type, enabled=False):
+            batch_second = contexts_NC.T @ contexts_NC / contexts_NC.shape[0]
         with torch.no_grad():
             self.first_sum.lerp_(batch_first, 1 - self.momentum)
             self.second_sum.lerp_(batch_second, 1 - self.momentum)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 import traceback
 from pathlib import Path
@@ -162,10 +163,13 @@ def _reported(trial: optuna.Trial) -> list[float]:
 
 
 def _log_outcome(logger: TensorBoardLogger, trial: optuna.Trial, outcome: str) -> None:
-    """A row of TensorBoard's hyper-parameter tab; figures that a trial never had stay empty."""
-    metrics = {"outcome/val_ppl": min(_reported(trial), default=None)}
+    """A row of TensorBoard's hyper-parameter tab.
+
+    A figure that a trial never had is written as NaN: the tab takes its columns from one trial,
+    and shows none that this one has not.
+    """
+    figures = {"outcome/val_ppl": min(_reported(trial), default=math.nan)}
     for name in ("effective_rank", "context_cosine"):
-        metrics[f"outcome/{name}"] = trial.user_attrs.get(name)
-    known = {name: value for name, value in metrics.items() if value is not None}
-    logger.log_hyperparams({**trial.params, "outcome": outcome}, known)
+        figures[f"outcome/{name}"] = float(trial.user_attrs.get(name, math.nan))
+    logger.log_hyperparams({**trial.params, "outcome": outcome}, figures)
     logger.finalize("success")

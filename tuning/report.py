@@ -85,6 +85,15 @@ def best_table(trials: Sequence[FrozenTrial]) -> Table:
     return table
 
 
+def provenance(report: StudyReport, study_name: str) -> str:
+    """Where the best parameters come from, in one line."""
+    best = report.best[0]
+    return (
+        f"val_ppl {best.value:.4f}: trial {best.number} of study {study_name!r}, "
+        f"{report.num_complete} complete and {report.num_pruned} pruned trials."
+    )
+
+
 def explain_nothing_complete(report: StudyReport) -> str:
     """Why a study has no result, in one line."""
     if not report.num_pruned and not report.num_failed:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from config import Config
@@ -17,9 +16,7 @@ from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.fixed_point import solve_rows
-from tuning.training import fit_phase
-
-NO_LOGGER: list[Logger] = []
+from tuning.training import NO_LOGGER, fit_phase
 
 _NUM_SWEEPS = 2
 """The first sweep reads contexts of zeros, which give the weights that read them no gradient."""

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import Logger
 
-from config import Config
+from config import Config, InputError
+
+NO_LOGGER: list[Logger] = []
 
 
 def fit_phase(
@@ -63,6 +66,18 @@ def fit_phase(
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first Ctrl-C on
     return trainer
+
+
+def check_accelerator(config: Config) -> None:
+    """Finds out at the start that there is no GPU where one was asked for.
+
+    Raises:
+        InputError: no GPU is seen.
+    """
+    if config.accelerator == "gpu" and not torch.accelerator.is_available():
+        raise InputError(
+            "--accelerator is 'gpu' and this machine shows none; it must be `cpu` or `auto`."
+        )
 
 
 def quieten() -> None:

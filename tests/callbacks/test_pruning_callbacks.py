@@ -16,8 +16,7 @@ from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
-from tuning.self_test import NO_LOGGER
-from tuning.training import fit_phase
+from tuning.training import NO_LOGGER, fit_phase
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from models.diagnostics import effective_rank
 from models.fixed_point import solve_rows, sweep
-from tuning.self_test import NO_LOGGER
-from tuning.training import fit_phase
+from tuning.training import NO_LOGGER, fit_phase
 
 
 def fit(

@@ -12,8 +12,7 @@ from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from tuning.self_test import NO_LOGGER
-from tuning.training import fit_phase
+from tuning.training import NO_LOGGER, fit_phase
 
 
 def make(config: Config, data: TokenDataModule) -> TokenPredictionModule:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
@@ -78,6 +79,7 @@ def test_one_batch_through_both_phases(tmp_path: Path, cache: list[str]) -> None
     ("script", "arguments", "message"),
     [
         ("optimize.py", ["--context-dim", "0"], "--context-dim is 0; it must be 1 or more"),
+        ("optimize.py", ["--accelerator", "gpu"], "this machine shows none"),
         ("optimize.py", ["--n-trials", "0"], "--n-trials is 0"),
         ("optimize.py", ["--corpus", "none.jsonl"], "--corpus 'none.jsonl' does not exist"),
         ("optimize.py", ["--corpus", "empty.txt"], "--corpus 'empty.txt' holds no text"),
@@ -101,6 +103,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     (tmp_path / "empty.txt").touch()
     kept = tmp_path / "config_optimized.py"
     kept.write_text("precious")
+    if "gpu" in arguments and torch.accelerator.is_available():
+        pytest.skip("there is a GPU")
     default = [] if "--corpus" in arguments else cache[2:]
     ran = run(tmp_path, script, *arguments, *cache[:2], *default, expect=2)
     assert message in ran.stderr
@@ -178,3 +182,17 @@ def test_training_goes_on_where_it_was_killed(tmp_path: Path, cache: list[str]) 
     ]
     assert perplexities[0] == perplexities[1]
     assert "Phase 1: sweep" not in continued.stdout
+
+
+def test_the_benchmark_of_dist_reg_weight_prints_its_table(
+    tmp_path: Path, cache: list[str]
+) -> None:
+    arguments = [option for option in TINY if option not in ("--preset", "smoke")]
+    ran = run(
+        tmp_path, "benchmarks/dist_reg_weight.py", *arguments, *cache, "--phase1-max-epochs", "2",
+        "--phase2-epochs", "2", "--weights", "0.1", "0.9", "--seeds", "0", "1", "--plot", "w.png",
+    )  # fmt: skip
+    lines = ran.stdout.splitlines()
+    assert [line.split()[0] for line in lines[-4:]] == ["0.1", "0.9", "untrained", "standard"]
+    assert "ratio" in lines[-1]
+    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")

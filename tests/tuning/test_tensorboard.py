@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -57,8 +58,10 @@ def test_a_trial_pruned_after_phase_1_has_its_rank_and_its_reason(
 ) -> None:
     config = dataclasses.replace(tiny_config, min_effective_rank=0.999)
     events = logged(config, tiny_data, tmp_path)
-    tags = set(events.Tags()["scalars"])
-    assert names.PHASE1_EFFECTIVE_RANK in tags
-    assert "outcome/effective_rank" in tags
-    assert "outcome/val_ppl" not in tags
+    assert names.PHASE1_EFFECTIVE_RANK in events.Tags()["scalars"]
+    assert 1 <= events.Scalars("outcome/effective_rank")[0].value <= config.context_dim
+    assert math.isnan(events.Scalars("outcome/val_ppl")[0].value)
+    content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    columns = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.metric_infos
+    assert "outcome/val_ppl" in {column.name.tag for column in columns}
     assert hyper_parameters(events)["outcome"] == "pruned: effective rank"

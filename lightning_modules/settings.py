@@ -1,0 +1,28 @@
+"""What both modules make of a configuration."""
+
+import dataclasses
+from typing import Any
+
+from config import Config
+from models.context_network import ContextNetwork
+
+
+def as_config(config: Config | dict[str, Any]) -> Config:
+    """A `Config`, or the fields of one as a checkpoint keeps them."""
+    return config if isinstance(config, Config) else Config(**config)
+
+
+def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:
+    """A module's arguments in plain types, which `weights_only=True` may load."""
+    return {"config": dataclasses.asdict(config), "vocab_size": vocab_size}
+
+
+def context_network(config: Config, vocab_size: int) -> ContextNetwork:
+    """F in the sizes of a configuration."""
+    return ContextNetwork(
+        vocab_size=vocab_size,
+        context_dim=config.context_dim,
+        embed_dim=config.embed_dim,
+        num_layers=config.num_layers,
+        update_scale=config.update_scale,
+    )
