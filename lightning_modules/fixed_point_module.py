@@ -14,7 +14,7 @@ from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
 from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import warmup_then_cosine
-from lightning_modules.settings import as_config, checkpoint_record, context_network
+from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
 from models.diagnostics import inspect_mapping
 from models.diversity import RunningStatistics, covariance_distance
 from models.fixed_point import residuals, solve_rows, sweep
@@ -96,7 +96,9 @@ class FixedPointModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = Adam(
-            self.network.layers.parameters(), lr=self.config.phase1_learning_rate, fused=True
+            self.network.layers.parameters(),
+            lr=self.config.phase1_learning_rate,
+            fused=can_fuse(self.config),
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
         factor = warmup_then_cosine(num_steps, self.config.warmup_ratio)
@@ -112,7 +114,8 @@ class FixedPointModule(L.LightningModule):
         self.contexts, self.val_contexts = checkpoint["contexts"]
 
     def _zeros(self, rows: TokenRows) -> Tensor:
-        return torch.zeros(*rows.tokens.shape, self.config.context_dim, device=self.device)
+        shape = (*rows.tokens.shape, self.config.context_dim)
+        return torch.zeros(shape, device=self.device, dtype=self.statistics.first_sum.dtype)
 
     def _converged_ratio(self, residuals_BT: Tensor) -> Tensor:
         converged = residuals_BT.detach() < self.config.phase1_convergence_threshold

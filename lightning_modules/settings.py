@@ -17,6 +17,11 @@ def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:
     return {"config": dataclasses.asdict(config), "vocab_size": vocab_size}
 
 
+def can_fuse(config: Config) -> bool:
+    """Whether a fused optimiser may be used: Lightning cannot clip under mixed precision with one."""
+    return not config.precision.endswith("-mixed")
+
+
 def context_network(config: Config, vocab_size: int) -> ContextNetwork:
     """F in the sizes of a configuration."""
     return ContextNetwork(

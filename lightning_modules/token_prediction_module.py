@@ -16,7 +16,7 @@ from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.metrics import WeightedMean
 from lightning_modules.schedule import warmup_then_cosine
-from lightning_modules.settings import as_config, checkpoint_record, context_network
+from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
 from models.fixed_point import solve_rows, sweep
 from models.token_head import TokenHead
 
@@ -121,7 +121,10 @@ class TokenPredictionModule(L.LightningModule):
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = AdamW(
-            groups, lr=self.config.phase2_learning_rate, betas=(0.9, 0.99), fused=True
+            groups,
+            lr=self.config.phase2_learning_rate,
+            betas=(0.9, 0.99),
+            fused=can_fuse(self.config),
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
         factor = warmup_then_cosine(num_steps, self.config.warmup_ratio)

@@ -48,6 +48,8 @@ def outcome(trial: FrozenTrial) -> str:
 
 def describe_phase1(metrics: Mapping[str, Tensor], context_dim: int) -> str:
     """`effective rank 650.2/768 (84.7%), converged 3.1%, |cos| 0.87`."""
+    if names.PHASE1_EFFECTIVE_RANK not in metrics:
+        return "no sweep validated"
     rank = format_rank(float(metrics[names.PHASE1_EFFECTIVE_RANK]), context_dim)
     converged = 100 * float(metrics[names.PHASE1_CONVERGED_RATIO])
     cosine = float(metrics[names.PHASE1_CONTEXT_COSINE])

@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from callbacks.verdict import MEDIAN, OUT_OF_MEMORY, PRUNING_REASON
-from config import Config, InputError
+from config import Config, InputError, Precision
 from datamodules.token_datamodule import TokenDataModule
+from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning import report
 from tuning.display import StudyDisplay
@@ -79,6 +80,23 @@ def test_a_study_completes_and_shows_what_it_does(
     assert sum("Phase 2: after epoch 2/2, val_ppl" in line for line in lines) == 3
     assert "2 trials left, about" in lines[3]
     assert "no trials left" in lines[-1]
+
+
+@pytest.mark.parametrize("freeze_context", [True, False])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_a_study_in_every_precision_frozen_or_not(
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    display: StudyDisplay,
+    tmp_path: Path,
+    precision: Precision,
+    freeze_context: bool,
+) -> None:
+    config = dataclasses.replace(tiny_config, precision=precision, freeze_context=freeze_context)
+    study = run(config, tiny_data, display, tmp_path, 1)
+    plain = dataclasses.replace(config, precision="32-true")
+    expected = run(plain, tiny_data, display, tmp_path, 1).trials[0].value
+    assert study.trials[0].value == pytest.approx(expected, rel=0.05)
 
 
 def test_same_seed_same_study_other_seed_another(
@@ -236,6 +254,25 @@ def test_a_bug_fails_the_trial_with_its_traceback_and_three_end_the_study(
     for trial in study.trials:
         assert "ZeroDivisionError: a bug of ours" in trial.user_attrs["traceback"]
     assert output.getvalue().count("in broken\n") == 3
+    assert "During handling" not in output.getvalue()
+
+
+def test_a_bug_before_the_first_validation_shows_its_own_traceback_alone(
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    display: StudyDisplay,
+    output: io.StringIO,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(FixedPointModule, "training_step", broken)
+    with pytest.raises(RepeatedFailureError):
+        run(tiny_config, tiny_data, display, tmp_path, 3)
+    assert output.getvalue().count("Traceback") == 3
+    assert "Phase 1: stopped after sweep 0/3, no sweep validated" in output.getvalue()
 
 
 def test_failures_that_are_not_in_a_row_do_not_end_the_study(
