@@ -75,10 +75,10 @@ class FullRun:
         Raises:
             FloatingPointError: Phase 1's contexts or Phase 2's perplexity are no numbers.
         """
+        # Once, as a trial does, whose `val_ppl` is then met again. Phase 1 draws nothing after its
+        # first weights: Phase 2 starts from the same ones whether Phase 1 ran just now or not.
         L.seed_everything(self.config.random_seed, verbose=False)
         phase1 = self._phase1()
-        # Again, so that Phase 2 starts from the same weights whether Phase 1 ran just now or not.
-        L.seed_everything(self.config.random_seed, verbose=False)
         return self._phase2(TokenPredictionModule.from_phase1(phase1, self.datamodule.vocab_size))
 
     def test(self, module: TokenPredictionModule) -> float | None:

@@ -13,7 +13,10 @@ from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
+from tuning.display import StudyDisplay
 from tuning.full_length import FullRun, start_run, stored_config
+from tuning.storage import open_storage
+from tuning.study import StudyPlan, open_study, run_study
 
 
 def full_run(config: Config, data: TokenDataModule, folder: Path) -> FullRun:
@@ -75,6 +78,24 @@ def test_a_run_that_was_cut_off_equals_one_that_was_left_alone(
     continued = full_run(config, tiny_data, tmp_path / "cut").train()
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, continued.state_dict()[name]), name
+
+
+def test_training_meets_the_perplexity_of_the_trial_again(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    plan = StudyPlan("tiny", 1, None, tmp_path / "runs")
+    study = open_study(open_storage(None), plan, tiny_config)
+    run_study(study, tiny_config, tiny_data, plan, StudyDisplay(Console(file=io.StringIO())))
+    config = dataclasses.replace(tiny_config, **study.best_params)
+    start_run(tmp_path / "run", config)
+    full_run(config, tiny_data, tmp_path / "run").train()
+    best = torch.load(tmp_path / "run" / "phase2" / "best.ckpt", weights_only=True)
+    scores = [
+        state["best_model_score"].item()
+        for name, state in best["callbacks"].items()
+        if name.startswith("ModelCheckpoint")
+    ]
+    assert scores == [study.best_value]
 
 
 def test_a_finished_run_is_not_trained_again(
