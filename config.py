@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
+Memory = Literal["residual", "gated"]
+DiversityLoss = Literal["covariance", "log_det"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 PresetName = Literal["default", "published", "smoke"]
 
@@ -58,12 +60,18 @@ class Config:
     """Entries of a context vector (C)."""
     embed_dim: int = 256
     """Entries of a token embedding as the context network reads it (E)."""
+    memory: Memory = "residual"
+    """How a context is carried on: `residual` adds an update to it; `gated` also rotates it, and
+    lets a token overwrite more of it the rarer the token is."""
     update_scale: float = 0.5
     """Factor on the residual update of the context; smaller remembers longer."""
 
     # Phase 1
     dist_reg_weight: float = 0.05
     """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
+    diversity_loss: DiversityLoss = "covariance"
+    """What measures diversity: the distance of the contexts' covariance from the identity, or the
+    log-determinant of their second moments, which weighs empty directions most."""
     phase1_learning_rate: float = 3e-3
     """Highest learning rate of Phase 1, reached after the warm-up."""
     phase1_max_epochs: int = 6
@@ -161,6 +169,8 @@ _SHARES = (
 _CHOICES = {
     "precision": ("32-true", "bf16-mixed", "64-true"),
     "accelerator": ("auto", "cpu", "gpu"),
+    "memory": ("residual", "gated"),
+    "diversity_loss": ("covariance", "log_det"),
 }
 
 

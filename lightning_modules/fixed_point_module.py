@@ -16,8 +16,9 @@ from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import warmup_then_cosine
 from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
 from models.diagnostics import inspect_mapping
-from models.diversity import RunningStatistics, covariance_distance
-from models.fixed_point import residuals, solve_rows, sweep
+from models.diversity import DIVERSITY_LOSSES, RunningStatistics
+from models.fixed_point import quasi_newton_step, residuals, solve_rows, sweep
+from models.gated_network import GatedContextNetwork
 
 
 class FixedPointModule(L.LightningModule):
@@ -39,11 +40,18 @@ class FixedPointModule(L.LightningModule):
         self.network = context_network(config, vocab_size)
         self.network.embedding.requires_grad_(False)
         self.statistics = RunningStatistics(config.context_dim, config.ema_momentum)
+        self.diversity = DIVERSITY_LOSSES[config.diversity_loss]
         self.rank = EffectiveRank(config.context_dim)
         self.context_cosine = WeightedMean()
         self.token_sensitivity = WeightedMean()
         self.contexts: Tensor | None = None
         self.val_contexts: Tensor | None = None
+
+    def setup(self, stage: str) -> None:
+        # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
+        if stage == "fit" and isinstance(self.network, GatedContextNetwork):
+            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+            self.network.set_token_counts(datamodule.token_counts())
 
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
@@ -54,13 +62,15 @@ class FixedPointModule(L.LightningModule):
     def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
         assert self.contexts is not None
         previous_BTC = self.contexts[batch.row_index]
-        swept_BTC = sweep(self.network, previous_BTC, self.network.embed(batch.tokens))
+        embeddings_BTE = self.network.embed(batch.tokens)
+        swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
         residuals_BT = residuals(previous_BTC, swept_BTC)
         residual = residuals_BT.mean()
-        diversity = covariance_distance(self.statistics(swept_BTC.flatten(0, 1)))
+        diversity = self.diversity(self.statistics(swept_BTC.flatten(0, 1)))
         weight = self.config.dist_reg_weight
         loss = (1 - weight) * residual + weight * diversity
-        self.contexts[batch.row_index] = swept_BTC.detach().to(self.contexts.dtype)
+        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE)
+        self.contexts[batch.row_index] = next_BTC.to(self.contexts.dtype)
         figures = {
             names.PHASE1_TRAIN_LOSS: loss.detach(),
             names.PHASE1_RESIDUAL: residual.detach(),
@@ -75,7 +85,8 @@ class FixedPointModule(L.LightningModule):
         embeddings_BTE = self.network.embed(batch.tokens)
         previous_BTC = self.val_contexts[batch.row_index]
         swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
-        self.val_contexts[batch.row_index] = swept_BTC.to(previous_BTC.dtype)
+        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC, embeddings_BTE)
+        self.val_contexts[batch.row_index] = next_BTC.to(previous_BTC.dtype)
         ratio = self._converged_ratio(residuals(previous_BTC, swept_BTC))
         self._log({names.PHASE1_VAL_CONVERGED_RATIO: ratio}, batch)
 

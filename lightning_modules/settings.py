@@ -5,6 +5,7 @@ from typing import Any
 
 from config import Config
 from models.context_network import ContextNetwork
+from models.gated_network import GatedContextNetwork
 
 
 def as_config(config: Config | dict[str, Any]) -> Config:
@@ -22,9 +23,10 @@ def can_fuse(config: Config) -> bool:
     return not config.precision.endswith("-mixed")
 
 
-def context_network(config: Config, vocab_size: int) -> ContextNetwork:
+def context_network(config: Config, vocab_size: int) -> ContextNetwork | GatedContextNetwork:
     """F in the sizes of a configuration."""
-    return ContextNetwork(
+    network_class = GatedContextNetwork if config.memory == "gated" else ContextNetwork
+    return network_class(
         vocab_size=vocab_size,
         context_dim=config.context_dim,
         embed_dim=config.embed_dim,

@@ -3,10 +3,15 @@
 Shapes: N contexts of C = context_dim entries.
 """
 
+import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+_RIDGE = 0.05
+"""Added to every eigenvalue before its logarithm is taken."""
 
 
 class ContextStatistics(NamedTuple):
@@ -65,3 +70,26 @@ def covariance_distance(statistics: ContextStatistics) -> Tensor:
     context_dim = covariance.shape[0]
     # ‖Cov - I‖² = ‖Cov‖² - 2 trace(Cov) + C: no second (C, C) matrix is made.
     return covariance.square().sum() / context_dim - 2 * covariance.diagonal().mean() + 1
+
+
+def log_det_distance(statistics: ContextStatistics) -> Tensor:
+    """Mean -log eigenvalue of the second moments, with a ridge: 0 for white contexts.
+
+    Grows as directions empty, where `covariance_distance` looks at the full ones above all.
+    Uncentred, as effective rank is. The log-determinant is the coding rate of the contexts up to
+    scale and sign (MCR², arXiv 2006.08558).
+
+    Raises:
+        torch.linalg.LinAlgError: a moment is not finite.
+    """
+    moments = statistics.covariance + torch.outer(statistics.mean, statistics.mean)
+    ridge = _RIDGE * torch.eye(len(moments), device=moments.device, dtype=moments.dtype)
+    factor = torch.linalg.cholesky(moments + ridge)
+    distance: Tensor = math.log1p(_RIDGE) - 2 * factor.diagonal().log().mean()
+    return distance
+
+
+DIVERSITY_LOSSES: Mapping[str, Callable[[ContextStatistics], Tensor]] = {
+    "covariance": covariance_distance,
+    "log_det": log_det_distance,
+}

@@ -1,0 +1,118 @@
+"""A context network with a linear memory: rotation, and a gate that each token brings with it.
+
+Shapes: C = context_dim, E = embed_dim, V = vocabulary, `...` any leading dimensions.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_CONTEXT_SHARE = 0.2
+"""Share of an update's variance that the context has at first; the token has the rest."""
+_MAX_WRITE = 0.99
+"""Share of the context that the rarest token overwrites."""
+
+
+class GatedLayer(nn.Module):
+    """`u = LayerNorm(relu(W [c; e] + b))`, split in two; the context becomes LayerNorm(c + g u).
+
+    g >= 0 is the token's gate. As c and u have variance 1, the layer keeps 1 / sqrt(1 + g²) of a
+    context and of a difference between two. The last layer updates the context alone.
+    """
+
+    def __init__(self, *, context_dim: int, embed_dim: int, is_last: bool) -> None:
+        super().__init__()
+        num_outputs = context_dim if is_last else context_dim + embed_dim
+        self.context_weight = nn.Parameter(torch.empty(num_outputs, context_dim))
+        self.token_weight = nn.Parameter(torch.empty(num_outputs, embed_dim))
+        self.bias = nn.Parameter(torch.zeros(num_outputs))
+        self.split_sizes = [context_dim, num_outputs - context_dim]
+        nn.init.normal_(self.context_weight, std=(_CONTEXT_SHARE / context_dim) ** 0.5)
+        nn.init.normal_(self.token_weight, std=((1 - _CONTEXT_SHARE) / embed_dim) ** 0.5)
+
+    def forward(self, contexts: Tensor, tokens: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps contexts (..., C), tokens (..., E) and gate (..., 1) to contexts and tokens."""
+        hidden = F.linear(contexts, self.context_weight)
+        hidden = F.relu(hidden + F.linear(tokens, self.token_weight, self.bias))
+        context_update, token_update = torch.split(hidden, self.split_sizes, dim=-1)
+        contexts = _normalise(contexts + gate * _normalise(context_update))
+        if token_update.shape[-1] == 0:
+            return contexts, tokens
+        return contexts, _normalise(tokens + token_update)
+
+
+class GatedContextNetwork(nn.Module):
+    """F with a memory that is nearly linear, so that few sweeps find its trajectory.
+
+    Before a token is read the context is rotated (its entries move on by one place), so that what
+    a token wrote meets what the same token writes later at other places: without it, frequent
+    tokens fill a few directions and effective rank falls.
+
+    A token x of frequency p overwrites the share min(1 / (C p), 0.99) of the context's variance,
+    scaled by `update_scale`²: then every token has about the same part in the contexts'
+    covariance, which is white when all parts are equal. A gate travels as the length of the
+    token's embedding: |e| = gate sqrt(E).
+    """
+
+    token_gate: Tensor
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        context_dim: int,
+        embed_dim: int,
+        num_layers: int,
+        update_scale: float,
+    ) -> None:
+        super().__init__()
+        self.context_dim = context_dim
+        self.update_scale = update_scale
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        self.register_buffer("token_gate", torch.full((vocab_size,), update_scale))
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                context_dim=context_dim, embed_dim=embed_dim, is_last=index == num_layers - 1
+            )
+            for index in range(num_layers)
+        )
+
+    @torch.no_grad()
+    def set_token_counts(self, token_counts_V: Tensor) -> None:
+        """Sets the gates from how often each token stands in the training text, (V,)."""
+        counts = token_counts_V.to(self.token_gate) + 0.25
+        frequency = counts / counts.sum()
+        write = (1 / (self.context_dim * frequency)).clamp(max=_MAX_WRITE)
+        self.token_gate.copy_(self.update_scale * (write / (1 - write)).sqrt())
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeds token ids: (...) integers to (..., E), each as long as its gate says."""
+        return _normalise(self.embedding(tokens)) * self.token_gate[tokens].unsqueeze(-1)
+
+    def forward(self, contexts: Tensor, embeddings: Tensor) -> Tensor:
+        """Maps contexts (..., C) and embeddings (..., E) to the next contexts (..., C)."""
+        gate = self._layer_gate(embeddings)
+        tokens = _normalise(embeddings)
+        contexts = contexts.roll(1, dims=-1)
+        for layer in self.layers:
+            contexts, tokens = layer(contexts, tokens, gate)
+        return contexts
+
+    def keep(self, embeddings: Tensor) -> Tensor:
+        """Share of a difference between two contexts that a token leaves, (...), from 0 to 1.
+
+        The Jacobian of F is about `keep` times the rotation: what it leaves out is how the update
+        itself depends on the context.
+        """
+        gate: Tensor = self._layer_gate(embeddings).squeeze(-1)
+        kept: Tensor = (1 + gate.square()).pow(-0.5 * len(self.layers))
+        return kept
+
+    def _layer_gate(self, embeddings: Tensor) -> Tensor:
+        # Several layers share what a token may write.
+        mean_square = embeddings.square().mean(dim=-1, keepdim=True)
+        return (mean_square / len(self.layers)).sqrt()
+
+
+def _normalise(vectors: Tensor) -> Tensor:
+    return F.layer_norm(vectors, vectors.shape[-1:])

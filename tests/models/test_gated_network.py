@@ -1,0 +1,149 @@
+"""The gated context network: its formula, its gates, and what its linear memory is worth."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.fixed_point import residuals, solve, sweep
+from models.gated_network import GatedContextNetwork
+
+VOCAB_SIZE = 50
+
+
+def make_network(
+    *, context_dim: int = 64, num_layers: int = 1, update_scale: float = 0.5, seed: int = 0
+) -> GatedContextNetwork:
+    torch.manual_seed(seed)
+    network = GatedContextNetwork(
+        vocab_size=VOCAB_SIZE,
+        context_dim=context_dim,
+        embed_dim=32,
+        num_layers=num_layers,
+        update_scale=update_scale,
+    ).double()
+    network.set_token_counts(1000 / torch.arange(1, VOCAB_SIZE + 1))
+    return network
+
+
+def random_tokens(num_rows: int, num_positions: int) -> Tensor:
+    """Tokens as frequent as their counts say."""
+    frequency = 1 / torch.arange(1, VOCAB_SIZE + 1)
+    return frequency.multinomial(num_rows * num_positions, replacement=True).view(num_rows, -1)
+
+
+def normalise(vectors: Tensor) -> Tensor:
+    centred = vectors - vectors.mean(dim=-1, keepdim=True)
+    return centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+
+
+def test_one_layer_is_the_formula() -> None:
+    network = make_network()
+    contexts = normalise(torch.randn(3, 64, dtype=torch.float64))
+    tokens = torch.tensor([0, 7, 49])
+    rotated = torch.cat([contexts[:, -1:], contexts[:, :-1]], dim=1)
+    layer = network.layers[0]
+    assert isinstance(layer.bias, Tensor)
+    embeddings = normalise(network.embedding(tokens))
+    weight = torch.cat([layer.context_weight, layer.token_weight], dim=1)
+    update = (torch.cat([rotated, embeddings], dim=1) @ weight.T + layer.bias).clamp_min(0)
+    expected = normalise(rotated + network.token_gate[tokens].unsqueeze(1) * normalise(update))
+    actual = network(contexts, network.embed(tokens))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_token_writes_the_same_part_of_the_covariance() -> None:
+    """Frequency times the share that is overwritten, where a gate of scale 1 is not at its bound."""
+    network = make_network(update_scale=1.0)
+    counts = 1000 / torch.arange(1, VOCAB_SIZE + 1, dtype=torch.float64) + 0.25
+    frequency = counts / counts.sum()
+    written = 1 - network.keep(network.embed(torch.arange(VOCAB_SIZE))).square()
+    bounded = 1 / (64 * frequency) >= 0.99
+    assert 0 < bounded.sum() < VOCAB_SIZE
+    expected = torch.full_like(frequency, 1 / 64)[~bounded]
+    torch.testing.assert_close((frequency * written)[~bounded], expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        written[bounded], torch.full_like(written[bounded], 0.99), rtol=1e-3, atol=0
+    )
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_keep_is_what_is_left_of_a_difference(num_layers: int) -> None:
+    """With updates that do not read the context, `keep` is the whole Jacobian."""
+    network = make_network(num_layers=num_layers, context_dim=512)
+    for layer in network.layers:
+        assert isinstance(layer.context_weight, Tensor)
+        torch.nn.init.zeros_(layer.context_weight)
+    contexts = normalise(torch.randn(40, 512, dtype=torch.float64))
+    nearby = normalise(contexts + 1e-3 * torch.randn(40, 512, dtype=torch.float64))
+    embeddings = network.embed(random_tokens(1, 40)[0])
+    before = (nearby - contexts).norm(dim=-1)
+    after = (network(nearby, embeddings) - network(contexts, embeddings)).norm(dim=-1)
+    torch.testing.assert_close(after / before, network.keep(embeddings), rtol=0.15, atol=0.02)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    num_rows=st.integers(1, 3),
+    num_positions=st.one_of(st.integers(1, 8), st.just(140)),
+    num_layers=st.integers(1, 3),
+    update_scale=st.sampled_from([0.2, 0.5, 2.0]),
+    seed=st.integers(0, 1000),
+)
+def test_quasi_newton_gives_the_trajectory(
+    num_rows: int, num_positions: int, num_layers: int, update_scale: float, seed: int
+) -> None:
+    network = make_network(
+        context_dim=16, num_layers=num_layers, update_scale=update_scale, seed=seed
+    )
+    embeddings = network.embed(random_tokens(num_rows, num_positions))
+    exact = solve(network, embeddings, tolerance=1.0, max_sweeps=1, method="scan").contexts
+    result = solve(
+        network, embeddings, tolerance=1e-24, max_sweeps=num_positions, method="quasi_newton"
+    )
+    assert result.converged
+    assert result.method == "quasi_newton"
+    torch.testing.assert_close(result.contexts, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_memory_is_solved_in_far_fewer_sweeps() -> None:
+    network = make_network(context_dim=256, update_scale=0.2)
+    embeddings = network.embed(random_tokens(2, 128))
+    plain, corrected = (
+        solve(network, embeddings, tolerance=1e-6, max_sweeps=128, method=method)
+        for method in ("sweeps", "quasi_newton")
+    )
+    assert plain.converged
+    assert corrected.converged
+    assert corrected.num_sweeps < plain.num_sweeps / 2
+    last = residuals(corrected.contexts, sweep(network, corrected.contexts, embeddings))
+    assert last.max() < 1e-6
+
+
+def test_no_token_changes_a_context_before_it() -> None:
+    network = make_network()
+    tokens = random_tokens(2, 20)
+    changed = tokens.clone()
+    changed[:, 9] = (tokens[:, 9] + 1) % VOCAB_SIZE
+    before, after = (
+        solve(
+            network, network.embed(text), tolerance=1e-24, max_sweeps=4, method="quasi_newton"
+        ).contexts
+        for text in (tokens, changed)
+    )
+    torch.testing.assert_close(after[:, :9], before[:, :9], rtol=0, atol=1e-12)
+    assert (after[:, 9] - before[:, 9]).abs().max() > 1e-3
+
+
+def test_a_network_without_linear_memory_is_swept() -> None:
+    class Halving:
+        context_dim = 4
+
+        def __call__(self, contexts: Tensor, embeddings: Tensor, /) -> Tensor:
+            return 0.5 * contexts + embeddings
+
+    result = solve(
+        Halving(), torch.randn(2, 9, 4), tolerance=1e-9, max_sweeps=9, method="quasi_newton"
+    )
+    assert result.method == "sweeps"
