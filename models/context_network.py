@@ -35,10 +35,10 @@ class ContextLayer(nn.Module):
         hidden = F.linear(contexts, self.context_weight)
         hidden = F.relu(hidden + F.linear(embeddings, self.token_weight, self.bias))
         context_update, token_update = torch.split(hidden, self.split_sizes, dim=-1)
-        contexts = _normalise(contexts + self.update_scale * context_update)
+        contexts = normalise(contexts + self.update_scale * context_update)
         if token_update.shape[-1] == 0:
             return contexts, embeddings
-        return contexts, _normalise(embeddings + token_update)
+        return contexts, normalise(embeddings + token_update)
 
 
 class ContextNetwork(nn.Module):
@@ -72,7 +72,7 @@ class ContextNetwork(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds token ids: (...) integers to (..., E), normalised."""
-        return _normalise(self.embedding(tokens))
+        return normalise(self.embedding(tokens))
 
     def forward(self, contexts: Tensor, embeddings: Tensor) -> Tensor:
         """Maps contexts (..., C) and embeddings (..., E) to the next contexts (..., C)."""
@@ -81,5 +81,6 @@ class ContextNetwork(nn.Module):
         return contexts
 
 
-def _normalise(vectors: Tensor) -> Tensor:
+def normalise(vectors: Tensor) -> Tensor:
+    """LayerNorm over the last dimension, without gain or bias."""
     return F.layer_norm(vectors, vectors.shape[-1:])

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.context_network import normalise
+
 _CONTEXT_SHARE = 0.2
 """Share of an update's variance that the context has at first; the token has the rest."""
 _MAX_WRITE = 0.99
@@ -35,10 +37,10 @@ class GatedLayer(nn.Module):
         hidden = F.linear(contexts, self.context_weight)
         hidden = F.relu(hidden + F.linear(tokens, self.token_weight, self.bias))
         context_update, token_update = torch.split(hidden, self.split_sizes, dim=-1)
-        contexts = _normalise(contexts + gate * _normalise(context_update))
+        contexts = normalise(contexts + gate * normalise(context_update))
         if token_update.shape[-1] == 0:
             return contexts, tokens
-        return contexts, _normalise(tokens + token_update)
+        return contexts, normalise(tokens + token_update)
 
 
 class GatedContextNetwork(nn.Module):
@@ -87,12 +89,12 @@ class GatedContextNetwork(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds token ids: (...) integers to (..., E), each as long as its gate says."""
-        return _normalise(self.embedding(tokens)) * self.token_gate[tokens].unsqueeze(-1)
+        return normalise(self.embedding(tokens)) * self.token_gate[tokens].unsqueeze(-1)
 
     def forward(self, contexts: Tensor, embeddings: Tensor) -> Tensor:
         """Maps contexts (..., C) and embeddings (..., E) to the next contexts (..., C)."""
         gate = self._layer_gate(embeddings)
-        tokens = _normalise(embeddings)
+        tokens = normalise(embeddings)
         contexts = contexts.roll(1, dims=-1)
         for layer in self.layers:
             contexts, tokens = layer(contexts, tokens, gate)
@@ -112,7 +114,3 @@ class GatedContextNetwork(nn.Module):
         # Several layers share what a token may write.
         mean_square = embeddings.square().mean(dim=-1, keepdim=True)
         return (mean_square / len(self.layers)).sqrt()
-
-
-def _normalise(vectors: Tensor) -> Tensor:
-    return F.layer_norm(vectors, vectors.shape[-1:])

@@ -69,6 +69,7 @@ class Objective:
             outcome = f"pruned: {trial.user_attrs[PRUNING_REASON]}"
             raise
         except Exception:
+            # Of any kind, as it is raised again: the study shows it, and Optuna hands on none.
             trial.set_user_attr("traceback", traceback.format_exc())
             raise
         finally:
