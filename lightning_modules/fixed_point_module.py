@@ -7,13 +7,12 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR
 
 from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
 from lightning_modules.metrics import EffectiveRank, WeightedMean
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import scheduled
 from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
 from models.diagnostics import inspect_mapping
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
@@ -112,11 +111,7 @@ class FixedPointModule(L.LightningModule):
             fused=can_fuse(self.config),
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
-        factor = warmup_then_cosine(num_steps, self.config.warmup_ratio)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-        }
+        return scheduled(optimizer, num_steps, self.config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["contexts"] = (self.contexts, self.val_contexts)

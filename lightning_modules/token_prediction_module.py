@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.metrics import WeightedMean
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import scheduled
 from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
 from models.fixed_point import solve_rows, sweep
 from models.token_head import TokenHead
@@ -127,11 +126,7 @@ class TokenPredictionModule(L.LightningModule):
             fused=can_fuse(self.config),
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
-        factor = warmup_then_cosine(num_steps, self.config.warmup_ratio)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-        }
+        return scheduled(optimizer, num_steps, self.config.warmup_ratio)
 
     def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
         """Mean nats a token: position t, which has read token t, predicts token t + 1."""
