@@ -109,3 +109,20 @@ def test_loss_is_the_weighted_sum(tiny_config: Config, tiny_data: TokenDataModul
     figures = trainer.callback_metrics
     expected = 0.7 * figures[names.PHASE1_RESIDUAL] + 0.3 * figures[names.PHASE1_DIVERSITY]
     assert float(figures[names.PHASE1_TRAIN_LOSS]) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_gated_memory_takes_its_gates_from_the_training_text_and_learns(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    # Wide enough for a token to be more frequent than 1 / context_dim.
+    config = dataclasses.replace(
+        tiny_config, memory="gated", diversity_loss="log_det", dist_reg_weight=1.0, context_dim=256
+    )
+    module, _ = fit(config, tiny_data)
+    gates = module.network.get_buffer("token_gate")
+    counts = tiny_data.token_counts()
+    assert gates[counts.argmax()] == gates.min()
+    assert gates.max() > gates.min()
+    L.seed_everything(config.random_seed, verbose=False)
+    untrained = FixedPointModule(config, tiny_data.vocab_size)
+    assert not torch.equal(weights(untrained), weights(module))

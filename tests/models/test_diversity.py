@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.diversity import ContextStatistics, RunningStatistics, covariance_distance
+from models.diversity import (
+    ContextStatistics,
+    RunningStatistics,
+    covariance_distance,
+    log_det_distance,
+)
 
 MOMENTA = [0.0, 0.5, 0.9, 0.99, 0.999]
 
@@ -175,3 +180,21 @@ def test_descent_whitens_the_contexts() -> None:
         loss, gradient = loss_and_gradient(make_statistics(4, 0.0), contexts)
         contexts = contexts - 2 * gradient
     assert loss < first / 10
+
+
+def test_log_det_is_0_for_white_contexts_and_the_mean_log_eigenvalue_elsewhere() -> None:
+    zeros = torch.zeros(4, dtype=torch.float64)
+    white = ContextStatistics(zeros, torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(log_det_distance(white), torch.zeros((), dtype=torch.float64))
+    eigenvalues = torch.tensor([3.0, 1.0, 0.2, 0.0], dtype=torch.float64)
+    basis = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
+    skew = ContextStatistics(zeros, basis @ eigenvalues.diag() @ basis.T)
+    expected = -((eigenvalues + 0.05) / 1.05).log().mean()
+    torch.testing.assert_close(log_det_distance(skew), expected)
+
+
+def test_log_det_is_uncentred() -> None:
+    mean = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    statistics = ContextStatistics(mean, torch.eye(2, dtype=torch.float64))
+    expected = -(torch.tensor([5.05, 1.05], dtype=torch.float64) / 1.05).log().mean()
+    torch.testing.assert_close(log_det_distance(statistics), expected)
