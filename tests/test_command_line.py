@@ -1,0 +1,68 @@
+"""Signals, wherever in a study they arrive."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState
+
+import command_line
+from tuning.storage import open_storage
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    command_line.listen_for_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _objective(trial):  # type: ignore[no-untyped-def]
+    trial.set_user_attr("phase", 1)
+    trial.report(trial.suggest_float("x", 0, 1), 0)
+    time.sleep(0.05)
+    return 0.0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("statement", range(0, 60, 3))
+def test_no_signal_amid_a_write_harms_the_study(
+    tmp_path: Path, statement: int, sent: signal.Signals
+) -> None:
+    """One study for every statement that a trial sends to its database."""
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    study = optuna.create_study(storage=storage)
+    executed = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal executed
+        if executed == statement:
+            signal.raise_signal(sent)
+        executed += 1
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", interrupt)  # type: ignore[attr-defined]
+
+    # As if it stood in the room of the project's own objective.
+    objective = FunctionType(_objective.__code__, {"__name__": "tuning.objective", "time": time})
+    try:
+        study.optimize(objective, n_trials=3)
+    except KeyboardInterrupt as interrupted:
+        assert isinstance(interrupted, command_line.Terminated) == (sent == signal.SIGTERM)  # noqa: PT017
+    else:
+        pytest.fail("the signal was lost")
+    again = optuna.load_study(study_name=study.study_name, storage=open_storage(str(storage.url)))  # type: ignore[attr-defined]
+    assert TrialState.RUNNING not in {trial.state for trial in again.trials}
+    again.optimize(objective, n_trials=1)
+    assert again.trials[-1].state == TrialState.COMPLETE
+
+
+def test_a_signal_outside_of_the_study_is_raised_at_once() -> None:
+    with pytest.raises(command_line.Terminated):
+        signal.raise_signal(signal.SIGTERM)
