@@ -1,29 +1,17 @@
 """What both command lines share: presets and files as defaults, one-line errors, exit codes."""
 
-import _thread
 import argparse
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import NoReturn, cast
 
 from config import PRESETS, Config, InputError
+from tuning.signals import Terminated, listen_for_signals
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-
-_WHOLE = ("optuna", "sqlalchemy")
-_DIVISIBLE = ("tuning", "lightning")
-_RETRY_SECONDS = 0.02
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which then ends a run as Ctrl-C does."""
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -41,12 +29,6 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(EXIT_TERMINATED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-
-
-def listen_for_signals() -> None:
-    """Makes SIGINT and SIGTERM raise `KeyboardInterrupt`, but never amid a write of the study."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _interrupt)
 
 
 def preset_default(arguments: list[str]) -> Config:
@@ -70,22 +52,3 @@ def peek(arguments: list[str], option: str) -> str | None:
     except argparse.ArgumentError:
         return None
     return cast("str | None", known.value)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    if _is_storing(frame):
-        # Raised there, it could leave a transaction open, and with it a locked database.
-        threading.Timer(_RETRY_SECONDS, _thread.interrupt_main, [signum]).start()
-        return
-    interrupt = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-    raise interrupt(f"signal {signum} in process {os.getpid()}")
-
-
-def _is_storing(frame: FrameType | None) -> bool:
-    """Whether the code that runs belongs to Optuna or its database, not to what these call."""
-    while frame is not None:
-        room = frame.f_globals.get("__name__", "").partition(".")[0]
-        if room in _WHOLE or room in _DIVISIBLE:
-            return room in _WHOLE
-        frame = frame.f_back
-    return False

@@ -1,14 +1,18 @@
 """What a study shows while it runs."""
 
-from collections.abc import Mapping
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.status import Status
 from torch import Tensor
 
 from callbacks.figures import format_duration, format_rank
 from callbacks.verdict import PRUNING_REASON
 from lightning_modules import metric_names as names
+from tuning.trial_loop import TRIAL_TIMEOUT
 
 
 class StudyDisplay:
@@ -21,15 +25,43 @@ class StudyDisplay:
         """Writes one line as it is: no colours by guess, no wrapping of paths."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def trial_started(
-        self, number: int, num_finished: int, num_trials: int, parameters: str
-    ) -> None:
-        self.line(f"Trial {number} ({num_finished + 1} of {num_trials}): {parameters}")
+    def trial_started(self, number: int, place: int, num_trials: int, parameters: str) -> None:
+        self.line(f"Trial {number} ({place + 1} of {num_trials}): {parameters}")
 
     def trial_ended(self, trial: FrozenTrial, best: FrozenTrial | None, left: str) -> None:
         seconds = format_duration(trial_seconds(trial))
         best_text = "" if best is None else f"; best {best.value:.2f} (trial {best.number})"
         self.line(f"  {outcome(trial)}, trial time {seconds}{best_text}; {left}")
+
+    def training_ended(self, trial: FrozenTrial) -> None:
+        self.line(f"  {outcome(trial)}, time {format_duration(trial_seconds(trial))}")
+
+    @contextlib.contextmanager
+    def status_row(self, describe: Callable[[], str], every_seconds: float) -> Iterator[None]:
+        """Keeps a terminal's last row up to date; shows nothing elsewhere.
+
+        Args:
+            describe: the row's text, asked for from a thread of its own.
+            every_seconds: between two questions.
+        """
+        if not self.console.is_terminal:
+            yield
+            return
+        ended = threading.Event()
+        status = Status("", console=self.console)
+
+        def keep() -> None:
+            while not ended.wait(every_seconds):
+                status.update(describe())
+
+        thread = threading.Thread(target=keep, daemon=True)
+        with status:
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
 
 
 def trial_seconds(trial: FrozenTrial) -> float:
@@ -43,7 +75,9 @@ def outcome(trial: FrozenTrial) -> str:
         return f"val_ppl {trial.value:.2f}"
     if trial.state == TrialState.PRUNED:
         return f"pruned: {trial.user_attrs.get(PRUNING_REASON, 'unknown')}"
-    return trial.state.name.lower()
+    if TRIAL_TIMEOUT in trial.user_attrs:
+        return f"failed: {trial.user_attrs[TRIAL_TIMEOUT]}"
+    return "failed"
 
 
 def describe_phase1(metrics: Mapping[str, Tensor], context_dim: int) -> str:

@@ -25,7 +25,8 @@ from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning.display import StudyDisplay, describe_phase1, describe_phase2
-from tuning.search_space import suggest
+from tuning.search_space import DEFAULT_SPACE, SearchSpace
+from tuning.time_limit import TimeoutReached
 from tuning.training import fit_phase
 
 
@@ -36,13 +37,21 @@ class Objective:
     first values and the order of batches do to `val_ppl` cancels in their comparison.
     """
 
+    run_prefix = "trial"
+
     def __init__(
-        self, config: Config, datamodule: TokenDataModule, log_dir: Path, display: StudyDisplay
+        self,
+        config: Config,
+        datamodule: TokenDataModule,
+        log_dir: Path,
+        display: StudyDisplay,
+        space: SearchSpace = DEFAULT_SPACE,
     ) -> None:
         self.config = config
         self.datamodule = datamodule
         self.log_dir = log_dir
         self.display = display
+        self.space = space
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Trains both phases.
@@ -54,9 +63,12 @@ class Objective:
             optuna.TrialPruned: a callback or the pruner disqualified the trial, its loss is not
                 finite, or memory ran out; the reason is in the trial's attributes.
         """
-        config = dataclasses.replace(self.config, **suggest(trial))
+        config = self.config_of(trial)
         logger = TensorBoardLogger(
-            self.log_dir, name="", version=f"trial_{trial.number:04d}", default_hp_metric=False
+            self.log_dir,
+            name="",
+            version=f"{self.run_prefix}_{trial.number:04d}",
+            default_hp_metric=False,
         )
         outcome = "failed"
         try:
@@ -68,12 +80,19 @@ class Objective:
                 trial.set_user_attr(PRUNING_REASON, MEDIAN)
             outcome = f"pruned: {trial.user_attrs[PRUNING_REASON]}"
             raise
+        except TimeoutReached:
+            outcome = "cut off"
+            raise
         except Exception:
             # Of any kind, as it is raised again: the study shows it, and Optuna hands on none.
             trial.set_user_attr("traceback", traceback.format_exc())
             raise
         finally:
             _log_outcome(logger, trial, outcome)
+
+    def config_of(self, trial: optuna.Trial) -> Config:
+        """The study's configuration with the trial's values."""
+        return dataclasses.replace(self.config, **self.space.suggest(trial))  # type: ignore[arg-type]
 
     def _train(self, trial: optuna.Trial, config: Config, logger: TensorBoardLogger) -> float:
         L.seed_everything(config.random_seed, verbose=False)

@@ -1,48 +1,220 @@
-"""Where a study is kept: in memory, or in a database by URL."""
+"""Where a study is kept: in memory, in a database, or behind a gRPC proxy of one."""
 
+import copy
+import functools
+import logging
+import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import optuna
-import sqlalchemy.exc
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+import sqlalchemy
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import (
+    BaseStorage,
+    GrpcStorageProxy,
+    InMemoryStorage,
+    RDBStorage,
+    RetryHeartbeatStaleTrialCallback,
+)
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 
 from config import InputError
 
-_HEARTBEAT_SECONDS = 30
+HEARTBEAT_SECONDS = 30
+GRACE_SECONDS = 120
+"""A running trial that was silent for so long belongs to a killed process."""
+_PATIENCE_SECONDS = 90.0
+"""How long a database may be away; below the grace, or a trial that waits would be taken for dead."""
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 2.0
+_GRPC = "grpc://"
+_GRPC_ANSWER_SECONDS = 5
+
+_logger = logging.getLogger(__name__)
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Repeats a transaction that the database, and not its content, made fail."""
+
+    @functools.wraps(method)
+    def call(storage: "PatientStorage", *arguments: Any, **options: Any) -> Any:
+        start, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return method(storage, *arguments, **options)
+            except UpdateFinishedTrialError:
+                if pause > _FIRST_PAUSE_SECONDS and method.__name__ == "set_trial_state_values":
+                    return True  # the first attempt was stored, its answer was lost
+                raise
+            except (StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                away = time.monotonic() - start
+                if not _may_pass(cause) or away > _PATIENCE_SECONDS:
+                    raise
+                if pause > 1:
+                    _logger.warning(
+                        "The study's database does not answer (%s); trying for another %.0f s.",
+                        _first_line(cause),
+                        _PATIENCE_SECONDS - away,
+                    )
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    return call
+
+
+class PatientStorage(RDBStorage):
+    """A database that may be restarted, or locked by another worker, while a study runs.
+
+    A transaction that failed because the connection broke or the database was busy is repeated for
+    90 seconds before its error is raised.
+    """
+
+
+_TRANSACTIONS = (
+    *BaseStorage.__abstractmethods__,
+    *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
+    *("record_heartbeat", "_get_stale_trial_ids", "get_trial_id_from_study_id_trial_number"),
+)
+"""What Optuna calls of a database: the public interface, and what its cache goes by instead."""
+
+for _name in _TRANSACTIONS:
+    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
 
 
 def open_storage(url: str | None) -> BaseStorage:
     """Opens a study storage.
 
-    A database gets a heartbeat, so that the trial of a killed process is found and failed when
-    the next one starts instead of running for ever.
+    A database gets a heartbeat, so that the trial of a killed process is found, failed and queued
+    again once.
 
     Args:
-        url: `sqlite:///study.db`, `postgresql://…`, `mysql://…`; None keeps the study in memory.
+        url: `sqlite:///study.db`, `postgresql+psycopg://…`, `mysql://…`, `grpc://host:port` of a
+            proxy; None keeps the study in memory.
 
     Raises:
         InputError: the URL is malformed, its driver is missing, or the database refuses.
     """
     if url is None:
         return InMemoryStorage()
-    try:
-        shown = make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise InputError(
-            "--storage is no database URL; it must be like sqlite:///study.db."
-        ) from error
+    if url.startswith(_GRPC):
+        return _open_proxy(url)
+    shown = without_password(url)
     try:
         with warnings.catch_warnings():
             # Optuna calls heartbeats experimental; the user has no choice to make about it.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return RDBStorage(url, heartbeat_interval=_HEARTBEAT_SECONDS)
+            is_sqlite = make_url(url).get_backend_name() == "sqlite"
+            storage = PatientStorage(
+                url,
+                engine_kwargs={
+                    "pool_pre_ping": True,
+                    "connect_args": {"timeout": _PATIENCE_SECONDS} if is_sqlite else {},
+                },
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=queue_again,
+            )
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        # The first line alone: later ones repeat the statement, and may repeat the password.
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = _first_line(getattr(error, "orig", None) or error)
         raise InputError(f"--storage {shown} cannot be opened: {reason}") from error
+    if is_sqlite:
+        _take_turns(storage.engine)
+    return storage
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown.
+
+    Raises:
+        InputError: it is no URL.
+    """
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise InputError(
+            "--storage is no database URL; it must be like sqlite:///study.db."
+        ) from error
 
 
 def is_persistent(study: optuna.Study) -> bool:
     """Whether the study outlives this process."""
     return not isinstance(study._storage, InMemoryStorage)
+
+
+def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queues the parameters of a trial whose process died, once."""
+    _retry(study, trial, max_retry=1)
+
+
+def queue_interrupted(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queues the parameters of a trial that was stopped from outside, however often it was."""
+    _retry(study, trial, max_retry=None)
+
+
+def _retry(study: optuna.Study, trial: FrozenTrial, max_retry: int | None) -> None:
+    trial = copy.deepcopy(trial)
+    trial.user_attrs = {}  # what was measured belongs to the run that ended
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(max_retry)(study, trial)
+
+
+def retried_number(trial: FrozenTrial) -> int | None:
+    """The number of the trial that this one repeats; None where it repeats none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+
+
+def fail_silent_trials(study: optuna.Study) -> None:
+    """Fails the trials whose heartbeat has stopped, and queues them again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+
+
+def _open_proxy(url: str) -> BaseStorage:
+    host, _, port = url.removeprefix(_GRPC).rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"--storage is {url!r}; it must be like grpc://host:13000.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=host, port=int(port))
+    try:
+        proxy.wait_server_ready(timeout=_GRPC_ANSWER_SECONDS)
+    except ConnectionError as error:
+        raise InputError(f"--storage {url} cannot be opened: no gRPC proxy answers.") from error
+    return proxy
+
+
+def _take_turns(engine: sqlalchemy.Engine) -> None:
+    """Has every SQLite transaction take the write lock when it begins.
+
+    As sqlite3 would have it, a transaction locks at its first write, after what it decided upon
+    was read: two workers could take the same queued trial.
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def _no_implicit_begin(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def _begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were made before
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
+        return True
+    return isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError))
+
+
+def _first_line(error: BaseException | None) -> str:
+    # Later lines repeat the statement, and may repeat the password.
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,17 +1,12 @@
 """Makes or continues a study and runs it to its total of finished trials."""
 
-import dataclasses
-import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import optuna
-from optuna.pruners import MedianPruner
-from optuna.samplers import TPESampler
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
-from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from config import Config, InputError
@@ -19,28 +14,46 @@ from datamodules.token_datamodule import TokenDataModule
 from models.diagnostics import reachable_rank
 from tuning.display import StudyDisplay
 from tuning.objective import Objective
+from tuning.samplers import PrunerName, SamplerName, grid_size, make_pruner, make_sampler
+from tuning.search_space import DEFAULT_SPACE, SearchSpace
+from tuning.settings import Settings, difference, settings_of
 from tuning.time_left import describe_left
+from tuning.trial_loop import (
+    FINISHED,
+    INTERRUPTED,
+    NO_LIMITS,
+    TIMEOUT,
+    TRIAL_TIMEOUT,
+    Limits,
+    Total,
+    run_trials,
+    running_seconds,
+)
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-_MAX_FAILURES_IN_A_ROW = 3
-_NUM_STARTUP_TRIALS = 5
-_CONFIG_ATTRIBUTE = "config"
-_LOG_DIR_ATTRIBUTE = "log_dir"
-_MACHINE_FIELDS = ("accelerator", "cache_dir")
-"""Fields that may differ from one call to the next without changing what is measured much."""
+CHANGED_SETTINGS = "changed_settings"
+"""Attribute of a trial that ran under other settings than the study was made with: which."""
+_SETTINGS = "settings"
+_LOG_DIR = "log_dir"
+_CREATION_SECONDS = 10.0
 
 
-class StudyPlan(NamedTuple):
-    """What the command line asks of a study; `timeout` in seconds."""
+@dataclass(frozen=True)
+class StudyPlan:
+    """What the command line asks of a study."""
 
     name: str
     num_trials: int
-    timeout: float | None
     runs_dir: Path
+    limits: Limits = NO_LIMITS
+    space: SearchSpace = DEFAULT_SPACE
+    sampler: SamplerName = "tpe"
+    pruner: PrunerName = "median"
+    allow_changed_settings: bool = False
+    num_workers: int = 1
 
-
-class RepeatedFailureError(RuntimeError):
-    """Several trials in a row ended with an exception that is a bug."""
+    def check(self) -> None:
+        """Raises `InputError` where sampler and search space do not go together."""
+        make_sampler(self.sampler, 0, self.space, self.num_trials)
 
 
 def check_reachable_rank(config: Config, num_val_tokens: int) -> None:
@@ -58,51 +71,42 @@ def check_reachable_rank(config: Config, num_val_tokens: int) -> None:
         )
 
 
-def open_study(storage: BaseStorage, plan: StudyPlan, config: Config) -> optuna.Study:
+def open_study(
+    storage: BaseStorage, plan: StudyPlan, config: Config, datamodule: TokenDataModule
+) -> optuna.Study:
     """Creates the study, or loads it where the storage has one of that name.
+
+    A new study has the configuration's own values as its first trial, so that it never ends below
+    them.
 
     Raises:
         InputError: the stored study was made with other settings.
     """
-    study = optuna.create_study(
-        storage=storage,
-        study_name=plan.name,
-        direction="minimize",
-        sampler=sampler_for(config.random_seed, 0),
-        pruner=MedianPruner(n_startup_trials=_NUM_STARTUP_TRIALS),
-        load_if_exists=True,
-    )
-    stored = study.user_attrs.get(_CONFIG_ATTRIBUTE)
-    settings = _settings(config)
-    if stored is None:
-        study.set_user_attr(_CONFIG_ATTRIBUTE, settings)
-        study.set_user_attr(_LOG_DIR_ATTRIBUTE, str(_fresh_log_dir(plan)))
-    elif stored != settings:
-        names = sorted(stored.keys() | settings.keys())
-        changed = [
-            f"{name} was {stored.get(name)!r} and is {settings.get(name)!r}"
-            for name in names
-            if stored.get(name) != settings.get(name)
-        ]
-        raise InputError(
-            f"The study {plan.name!r} was made with other settings: {'; '.join(changed)}. Give "
-            "those, or another --study-name."
+    sampler = make_sampler(plan.sampler, config.random_seed, plan.space, plan.num_trials)
+    pruner = make_pruner(plan.pruner, config.phase2_epochs)
+    settings = settings_of(config, datamodule, plan.space)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=plan.name,
+            direction="minimize",
+            sampler=sampler,
+            pruner=pruner,
         )
+    except DuplicatedStudyError:
+        study = optuna.load_study(
+            storage=storage, study_name=plan.name, sampler=sampler, pruner=pruner
+        )
+        if _is_set_up(study):
+            _check_settings(study, settings, plan)
+            return study
+    _set_up(study, plan, config, settings)
     return study
 
 
 def log_dir_of(study: optuna.Study) -> Path:
     """The folder with a TensorBoard run for every trial of the study."""
-    return Path(study.user_attrs[_LOG_DIR_ATTRIBUTE])
-
-
-def sampler_for(seed: int, num_trials: int) -> TPESampler:
-    """A sampler whose draws depend on the seed and the number of trials that came before.
-
-    A sampler seeded once would, in a study that is continued, propose its start-up points again.
-    """
-    state = np.random.SeedSequence([seed, num_trials]).generate_state(1)
-    return TPESampler(seed=int(state[0]))
+    return Path(study.user_attrs[_LOG_DIR])
 
 
 def run_study(
@@ -116,30 +120,30 @@ def run_study(
 
     Raises:
         RepeatedFailureError: three trials in a row failed; each one's traceback has been shown.
-        KeyboardInterrupt: Ctrl-C, after the running trial was stored as failed.
+        KeyboardInterrupt: Ctrl-C, after the running trial was stored as failed and queued again.
     """
-    if len(finished_trials(study)) >= plan.num_trials:
-        return
-    objective = Objective(config, datamodule, log_dir_of(study), display)
-    follow = _Follow(config.random_seed, plan, display)
+    objective = Objective(config, datamodule, log_dir_of(study), display, plan.space)
+    changed = difference(study.user_attrs[_SETTINGS], settings_of(config, datamodule, plan.space))
+    total = total_of(plan)
+    follower = _Follower(plan, total, display, changed)
+    run_trials(study, objective, Total(total), plan.limits, follower)
 
-    def announced(trial: optuna.Trial) -> float:
-        follow.before(study, trial)
-        return objective(trial)
 
-    study.sampler = sampler_for(config.random_seed, len(study.trials))
-    study.optimize(
-        announced,
-        timeout=plan.timeout,
-        callbacks=[MaxTrialsCallback(plan.num_trials, states=FINISHED), follow],
-        catch=(Exception,),  # failures are stored, shown and counted by `follow`
-        gc_after_trial=True,
-    )
+def total_of(plan: StudyPlan) -> int:
+    """Trials to finish: a grid has no more than its points."""
+    if plan.sampler != "grid":
+        return plan.num_trials
+    return min(plan.num_trials, grid_size(plan.space, plan.num_trials))
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Complete and pruned trials."""
     return study.get_trials(deepcopy=False, states=FINISHED)
+
+
+def is_finished(study: optuna.Study, plan: StudyPlan) -> bool:
+    """Whether all trials that were asked for have finished."""
+    return len(finished_trials(study)) >= total_of(plan)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -148,47 +152,85 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     return min(complete, key=lambda trial: trial.value or 0.0, default=None)
 
 
-class _Follow:
-    """Tells of each trial, seeds the next one, and ends a study that only fails."""
+def describe_rest(study: optuna.Study, total: int, num_workers: int, limits: Limits) -> str:
+    """How many trials are left, and how long they will take."""
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state in FINISHED]
+    running = running_seconds(trials)
+    remaining = None if limits.deadline is None else limits.deadline - time.monotonic()
+    return describe_left(
+        finished,
+        total - len(finished),
+        num_workers=max(num_workers, len(running)),
+        running_seconds=running,
+        seconds_until_timeout=remaining,
+    )
 
-    def __init__(self, seed: int, plan: StudyPlan, display: StudyDisplay) -> None:
-        self.seed = seed
+
+def describe_status(study: optuna.Study, plan: StudyPlan) -> str:
+    """`12 of 30 finished, 4 running, best 233.86 (trial 7); 18 trials left, about 2 min 10 s`."""
+    num_running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    best = best_trial(study)
+    best_text = "" if best is None else f", best {best.value:.2f} (trial {best.number})"
+    return (
+        f"{len(finished_trials(study))} of {total_of(plan)} finished, {num_running} running"
+        f"{best_text}; {describe_rest(study, total_of(plan), plan.num_workers, plan.limits)}"
+    )
+
+
+class _Follower:
+    """Tells of each trial."""
+
+    def __init__(self, plan: StudyPlan, total: int, display: StudyDisplay, changed: str) -> None:
         self.plan = plan
+        self.total = total
         self.display = display
-        self.start = time.monotonic()
-        self.num_failures_in_a_row = 0
+        self.changed = changed
 
-    def before(self, study: optuna.Study, trial: optuna.Trial) -> None:
-        from tuning.search_space import suggest
-
+    def started(self, study: optuna.Study, trial: optuna.Trial, place: int) -> None:
+        if self.changed:
+            trial.set_user_attr(CHANGED_SETTINGS, self.changed)
         # Optuna keeps what was suggested: the objective gets the same values.
-        parameters = ", ".join(f"{name} {value:.6g}" for name, value in suggest(trial).items())
-        num_finished = len(finished_trials(study))
-        self.display.trial_started(trial.number, num_finished, self.plan.num_trials, parameters)
+        values = self.plan.space.suggest(trial)
+        parameters = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
+        self.display.trial_started(trial.number, place, self.total, parameters)
 
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        finished = finished_trials(study)
-        remaining = None
-        if self.plan.timeout is not None:
-            remaining = self.plan.timeout - (time.monotonic() - self.start)
-        left = describe_left(finished, self.plan.num_trials - len(finished), remaining)
-        self.display.trial_ended(trial, best_trial(study), left)
-        study.sampler = sampler_for(self.seed, len(study.trials))
-        if trial.state != TrialState.FAIL:
-            self.num_failures_in_a_row = 0
+    def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if trial.user_attrs.get(INTERRUPTED) == TIMEOUT:
+            self.display.line(f"  The time is over: trial {trial.number} is queued again.")
             return
-        self.display.line(trial.user_attrs.get("traceback", ""))
-        self.num_failures_in_a_row += 1
-        if self.num_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
-            raise RepeatedFailureError(f"{_MAX_FAILURES_IN_A_ROW} trials in a row failed")
+        left = describe_rest(study, self.total, self.plan.num_workers, self.plan.limits)
+        self.display.trial_ended(trial, best_trial(study), left)
+        if trial.state == TrialState.FAIL and TRIAL_TIMEOUT not in trial.user_attrs:
+            self.display.line(trial.user_attrs.get("traceback", ""))
 
 
-def _settings(config: Config) -> dict[str, object]:
-    settings = dataclasses.asdict(config)
-    for name in _MACHINE_FIELDS:
-        del settings[name]
-    # Through JSON, as the storage will give it back.
-    return dict(json.loads(json.dumps(settings)))
+def _is_set_up(study: optuna.Study) -> bool:
+    """Whether the worker that made the study has finished that; False if it died over it."""
+    end = time.monotonic() + _CREATION_SECONDS
+    while _LOG_DIR not in study.user_attrs:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _set_up(study: optuna.Study, plan: StudyPlan, config: Config, settings: Settings) -> None:
+    study.set_user_attr(_SETTINGS, settings)
+    values = plan.space.default_of(config)
+    if values is not None and plan.sampler != "grid":
+        study.enqueue_trial(values)
+    # Last: it tells the other workers that all is there.
+    study.set_user_attr(_LOG_DIR, str(_fresh_log_dir(plan)))
+
+
+def _check_settings(study: optuna.Study, settings: Settings, plan: StudyPlan) -> None:
+    changed = difference(study.user_attrs[_SETTINGS], settings)
+    if changed and not plan.allow_changed_settings:
+        raise InputError(
+            f"The study {plan.name!r} was made with other settings: {changed}. Give those, or "
+            "another --study-name, or --allow-changed-settings to go on and mark the trials."
+        )
 
 
 def _fresh_log_dir(plan: StudyPlan) -> Path:

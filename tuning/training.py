@@ -88,6 +88,7 @@ def quieten() -> None:
         ".*does not have many workers.*",  # data in memory are not copied through workers
         ".*Checkpoint directory .* exists and is not empty",  # logs are there, or it is continued
         ".*is smaller than the logging interval.*",
+        ".*`srun` command is available on your system but is not used.*",  # a worker is no task
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

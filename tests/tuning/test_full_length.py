@@ -83,8 +83,8 @@ def test_a_run_that_was_cut_off_equals_one_that_was_left_alone(
 def test_training_meets_the_perplexity_of_the_trial_again(
     tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
 ) -> None:
-    plan = StudyPlan("tiny", 1, None, tmp_path / "runs")
-    study = open_study(open_storage(None), plan, tiny_config)
+    plan = StudyPlan("tiny", 1, tmp_path / "runs")
+    study = open_study(open_storage(None), plan, tiny_config, tiny_data)
     run_study(study, tiny_config, tiny_data, plan, StudyDisplay(Console(file=io.StringIO())))
     config = dataclasses.replace(tiny_config, **study.best_params)
     start_run(tmp_path / "run", config)

@@ -20,7 +20,6 @@ from tuning.display import StudyDisplay
 from tuning.objective import Objective
 from tuning.storage import open_storage
 from tuning.study import (
-    RepeatedFailureError,
     StudyPlan,
     best_trial,
     check_reachable_rank,
@@ -28,8 +27,8 @@ from tuning.study import (
     log_dir_of,
     open_study,
     run_study,
-    sampler_for,
 )
+from tuning.trial_loop import RepeatedFailureError
 
 
 @pytest.fixture
@@ -50,8 +49,8 @@ def run(
     num_trials: int,
     storage: str | None = None,
 ) -> optuna.Study:
-    plan = StudyPlan("tiny", num_trials, None, folder / "runs")
-    study = open_study(open_storage(storage), plan, config)
+    plan = StudyPlan("tiny", num_trials, folder / "runs")
+    study = open_study(open_storage(storage), plan, config, data)
     run_study(study, config, data, plan, display)
     return study
 
@@ -145,15 +144,6 @@ def test_a_new_study_leaves_an_earlier_ones_logs_alone(
     assert log_dir_of(second) == tmp_path / "runs" / "tiny_2"
 
 
-def test_samplers_of_one_seed_do_not_repeat_themselves() -> None:
-    study = optuna.create_study()
-    draws = []
-    for num_trials in range(20):
-        study.sampler = sampler_for(0, num_trials)
-        draws.append(study.ask().suggest_float("x", 0, 1))
-    assert len(set(draws)) == 20
-
-
 def test_every_trial_below_the_rank_is_pruned_and_counted(
     tiny_config: Config, tiny_data: TokenDataModule, display: StudyDisplay, tmp_path: Path
 ) -> None:
@@ -179,8 +169,8 @@ def test_the_median_pruner_stops_phase_2_early(
 ) -> None:
     """After the start-up trials, one that learns nothing is worse than the median at once."""
     config = dataclasses.replace(tiny_config, phase2_epochs=4, phase2_learning_rate=0.02)
-    plan = StudyPlan("tiny", 7, None, tmp_path)
-    study = open_study(open_storage(None), plan, config)
+    plan = StudyPlan("tiny", 7, tmp_path)
+    study = open_study(open_storage(None), plan, config, tiny_data)
     original = Objective._phase2
 
     def spoilt(self: Objective, trial: optuna.Trial, *arguments: object) -> float:
@@ -245,8 +235,8 @@ def test_a_bug_fails_the_trial_with_its_traceback_and_three_end_the_study(
         raise ZeroDivisionError("a bug of ours")
 
     monkeypatch.setattr(TokenPredictionModule, "training_step", broken)
-    plan = StudyPlan("tiny", 10, None, tmp_path)
-    study = open_study(open_storage(None), plan, tiny_config)
+    plan = StudyPlan("tiny", 10, tmp_path)
+    study = open_study(open_storage(None), plan, tiny_config, tiny_data)
     with pytest.raises(RepeatedFailureError):
         run_study(study, tiny_config, tiny_data, plan, display)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 3
@@ -308,11 +298,13 @@ def test_an_interrupt_fails_the_running_trial_and_ends_the_study(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TokenPredictionModule, "training_step", interrupted)
-    plan = StudyPlan("tiny", 5, None, tmp_path)
-    study = open_study(open_storage(None), plan, tiny_config)
+    plan = StudyPlan("tiny", 5, tmp_path)
+    study = open_study(open_storage(None), plan, tiny_config, tiny_data)
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tiny_config, tiny_data, plan, display)
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    assert study.trials[0].user_attrs["interrupted"] == "signal"
+    assert study.trials[0].params == study.trials[1].params
 
 
 def test_a_threshold_that_the_data_cannot_meet_is_refused() -> None:

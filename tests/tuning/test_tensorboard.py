@@ -18,8 +18,8 @@ from tuning.study import StudyPlan, open_study, run_study
 
 
 def logged(config: Config, data: TokenDataModule, folder: Path) -> EventAccumulator:
-    plan = StudyPlan("seen", 1, None, folder)
-    study = open_study(open_storage(None), plan, config)
+    plan = StudyPlan("seen", 1, folder)
+    study = open_study(open_storage(None), plan, config, data)
     run_study(study, config, data, plan, StudyDisplay(Console(file=io.StringIO())))
     events = EventAccumulator(str(folder / "seen" / "trial_0000"))
     events.Reload()

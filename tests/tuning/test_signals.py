@@ -11,14 +11,14 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-import command_line
+from tuning import signals
 from tuning.storage import open_storage
 
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    command_line.listen_for_signals()
+    signals.listen_for_signals()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -54,7 +54,7 @@ def test_no_signal_amid_a_write_harms_the_study(
     try:
         study.optimize(objective, n_trials=3)
     except KeyboardInterrupt as interrupted:
-        assert isinstance(interrupted, command_line.Terminated) == (sent == signal.SIGTERM)  # noqa: PT017
+        assert isinstance(interrupted, signals.Terminated) == (sent == signal.SIGTERM)  # noqa: PT017
     else:
         pytest.fail("the signal was lost")
     again = optuna.load_study(study_name=study.study_name, storage=open_storage(str(storage.url)))  # type: ignore[attr-defined]
@@ -64,5 +64,5 @@ def test_no_signal_amid_a_write_harms_the_study(
 
 
 def test_a_signal_outside_of_the_study_is_raised_at_once() -> None:
-    with pytest.raises(command_line.Terminated):
+    with pytest.raises(signals.Terminated):
         signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,217 @@
+"""Believed winners: the best settings of a study, trained again under fresh seeds."""
+
+import copy
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from config import Config
+from datamodules.token_datamodule import TokenDataModule
+from tuning.display import StudyDisplay
+from tuning.objective import Objective
+from tuning.study import StudyPlan, finished_trials, log_dir_of
+from tuning.trial_loop import INTERRUPTED, TIMEOUT, Queue, run_trials
+
+NUM_SEEDS = 3
+_DEFAULT_SETTINGS = 3
+_MIN_COMPLETE = 10
+"""Complete trials from which on a study is confirmed unasked."""
+_TRIAL, _SEED = "trial", "random_seed"
+_CONFIRMING = "confirming"
+_SEED_STREAM = 1
+_CREATION_SECONDS = 10.0
+
+
+class Confirmed(NamedTuple):
+    """A setting under fresh seeds.
+
+    trial: number of the study's trial that found it. params: tuned values by name. values:
+    `val_ppl` under each seed.
+    """
+
+    trial: int
+    params: dict[str, Any]
+    values: list[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds."""
+        return statistics.stdev(self.values)
+
+
+def num_settings(asked: int | None, study: optuna.Study) -> int:
+    """How many settings to confirm: as asked, else three where ten trials are complete."""
+    num_complete = sum(trial.state == TrialState.COMPLETE for trial in finished_trials(study))
+    if asked is None:
+        asked = _DEFAULT_SETTINGS if num_complete >= _MIN_COMPLETE else 0
+    return min(asked, num_complete)
+
+
+def open_confirmation(
+    storage: BaseStorage, study: optuna.Study, config: Config, num_settings: int
+) -> optuna.Study:
+    """The study's confirmation, itself a study of the same storage, with its trials queued.
+
+    Whoever comes first queues them; a study that has found better settings since gets those added.
+    """
+    confirmation = optuna.create_study(
+        storage=storage,
+        study_name=f"{study.study_name}_confirmation",
+        direction="minimize",
+        sampler=RandomSampler(seed=config.random_seed),
+        pruner=NopPruner(),
+        load_if_exists=True,
+    )
+    best = best_settings(study, num_settings)
+    wanted = [trial.number for trial in best]
+    claimed = confirmation.user_attrs.get(_CONFIRMING)
+    confirmation.set_user_attr(_CONFIRMING, wanted)
+    if claimed == wanted and _is_queued(confirmation, wanted):
+        return confirmation
+    for trial in best:
+        for seed in confirmation_seeds(config.random_seed):
+            values = {**trial.params, _TRIAL: trial.number, _SEED: seed}
+            confirmation.enqueue_trial(values, skip_if_exists=True)
+    return confirmation
+
+
+def confirmation_seeds(seed: int) -> list[int]:
+    """Seeds that no trial of a study with this seed has."""
+    state = np.random.SeedSequence([seed, _SEED_STREAM]).generate_state(NUM_SEEDS)
+    return [int(value) for value in state]
+
+
+def best_settings(study: optuna.Study, num_settings: int) -> list[FrozenTrial]:
+    """Complete trials of different parameters, lowest `val_ppl` first."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    distinct: list[FrozenTrial] = []
+    for trial in sorted(complete, key=lambda trial: (trial.value or 0.0, trial.number)):
+        if all(trial.params != other.params for other in distinct):
+            distinct.append(trial)
+    return distinct[:num_settings]
+
+
+def run_confirmation(
+    confirmation: optuna.Study,
+    study: optuna.Study,
+    config: Config,
+    datamodule: TokenDataModule,
+    plan: StudyPlan,
+    display: StudyDisplay,
+) -> None:
+    """Trains what is queued, beside other workers, until all is done or the time is over.
+
+    Raises:
+        RepeatedFailureError: three trials in a row failed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    objective = ConfirmationObjective(config, datamodule, log_dir_of(study), display, plan.space)
+    run_trials(confirmation, objective, Queue(), plan.limits, _Follower(display))
+
+
+def gather_confirmed(
+    storage: BaseStorage, study: optuna.Study, num_settings: int
+) -> list[Confirmed]:
+    """The best settings that are complete under every seed, lowest mean first."""
+    name = f"{study.study_name}_confirmation"
+    if num_settings == 0 or name not in optuna.get_all_study_names(storage):
+        return []
+    confirmation = optuna.load_study(storage=storage, study_name=name)
+    complete = confirmation.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    confirmed = []
+    for trial in best_settings(study, num_settings):
+        by_seed = {
+            other.params[_SEED]: float(other.value or 0.0)
+            for other in complete
+            if other.params[_TRIAL] == trial.number
+        }
+        if len(by_seed) == NUM_SEEDS:
+            values = [by_seed[seed] for seed in sorted(by_seed)]
+            confirmed.append(Confirmed(trial.number, trial.params, values))
+    return sorted(confirmed, key=lambda setting: setting.mean)
+
+
+def describe_winner(confirmed: Sequence[Confirmed]) -> str:
+    """Which setting to believe in, and whether the seeds can tell it from the next."""
+    first = confirmed[0]
+    figures = f"Trial {first.trial} wins: {first.mean:.2f} ± {first.spread:.2f}"
+    if len(confirmed) == 1:
+        return f"{figures}."
+    second = confirmed[1]
+    difference = second.mean - first.mean
+    spread = max(first.spread, second.spread)
+    if difference <= spread:
+        return (
+            f"{figures}; trial {second.trial} is {difference:.2f} above, inside the spread of "
+            f"{spread:.2f} over seeds: the two cannot be told apart."
+        )
+    return f"{figures}; trial {second.trial} is {difference:.2f} above, outside the spread of {spread:.2f}."
+
+
+class ConfirmationObjective(Objective):
+    """Trains a setting under a seed of its own, and prunes nothing but what is not finite."""
+
+    run_prefix = "confirmation"
+
+    def config_of(self, trial: optuna.Trial) -> Config:
+        trial.suggest_int(_TRIAL, 0, 2**31)
+        seed = trial.suggest_int(_SEED, 0, 2**32 - 1)
+        config = dataclasses.replace(
+            super().config_of(trial),
+            random_seed=seed,
+            identity_mapping_threshold=1.0,
+            min_token_sensitivity=0.0,
+            min_effective_rank=0.0,
+        )
+        self.datamodule = copy.copy(self.datamodule)
+        self.datamodule.config = config  # the same tokens in another order
+        return config
+
+
+class _Follower:
+    """Tells of each training."""
+
+    def __init__(self, display: StudyDisplay) -> None:
+        self.display = display
+
+    def started(self, study: optuna.Study, trial: optuna.Trial, place: int) -> None:
+        fixed = study.get_trials(deepcopy=False)[trial.number].system_attrs["fixed_params"]
+        total = sum("fixed_params" in t.system_attrs for t in study.get_trials(deepcopy=False))
+        self.display.line(
+            f"Confirmation {trial.number} ({place + 1} of {total}): trial {fixed[_TRIAL]} with "
+            f"seed {fixed[_SEED]}"
+        )
+
+    def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if trial.user_attrs.get(INTERRUPTED) == TIMEOUT:
+            self.display.line(f"  The time is over: confirmation {trial.number} is queued again.")
+            return
+        self.display.training_ended(trial)
+
+
+def _is_queued(confirmation: optuna.Study, wanted: Sequence[int]) -> bool:
+    """Whether the worker that came first has queued all; False if it died over it."""
+    end = time.monotonic() + _CREATION_SECONDS
+    while time.monotonic() < end:
+        queued = [
+            trial.system_attrs["fixed_params"][_TRIAL]
+            for trial in confirmation.get_trials(deepcopy=False)
+            if "fixed_params" in trial.system_attrs
+        ]
+        if all(queued.count(number) >= NUM_SEEDS for number in wanted):
+            return True
+        time.sleep(0.1)
+    return False
