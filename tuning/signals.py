@@ -1,6 +1,5 @@
 """What Ctrl-C and SIGTERM do, wherever in a study they arrive."""
 
-import _thread
 import os
 import signal
 import threading
@@ -22,19 +21,26 @@ def listen_for_signals() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    if is_storing(frame):
+    if is_indivisible(frame):
         # Raised there, it could leave a transaction open, and with it a locked database.
-        threading.Timer(_RETRY_SECONDS, _thread.interrupt_main, [signum]).start()
+        main = threading.main_thread().ident
+        threading.Timer(_RETRY_SECONDS, signal.pthread_kill, [main, signum]).start()
         return
     interrupt = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
     raise interrupt(f"signal {signum} in process {os.getpid()}")
 
 
-def is_storing(frame: FrameType | None) -> bool:
-    """Whether the code that runs belongs to Optuna or its database, not to what these call."""
+def is_indivisible(frame: FrameType | None) -> bool:
+    """Whether the code that runs must not be interrupted by an exception.
+
+    That is a finaliser, which would swallow it, and what belongs to Optuna or its database, not to
+    what these call.
+    """
     while frame is not None:
         room = frame.f_globals.get("__name__", "").partition(".")[0]
-        if room in _WHOLE or room in _DIVISIBLE:
-            return room in _WHOLE
+        if frame.f_code.co_name == "__del__" or room in _WHOLE:
+            return True
+        if room in _DIVISIBLE:
+            return False
         frame = frame.f_back
     return False

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from tuning.signals import is_storing
+from tuning.signals import is_indivisible
 
 _AGAIN_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
@@ -37,7 +37,7 @@ def time_limit(deadline: float | None, error: Exception) -> Iterator[None]:
         return
 
     def ring(signum: int, frame: FrameType | None) -> None:
-        if is_storing(frame):
+        if is_indivisible(frame):
             signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS, _AGAIN_SECONDS)
             return
         raise error

@@ -66,3 +66,20 @@ def test_no_signal_amid_a_write_harms_the_study(
 def test_a_signal_outside_of_the_study_is_raised_at_once() -> None:
     with pytest.raises(signals.Terminated):
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_in_a_finaliser_is_raised_after_it() -> None:
+    """Raised inside, Python would print it and go on."""
+    ended = False
+
+    class Finalised:
+        def __del__(self) -> None:
+            nonlocal ended
+            signal.raise_signal(signal.SIGINT)
+            ended = True
+
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        made = Finalised()
+        del made
+        time.sleep(60)
+    assert ended
