@@ -49,7 +49,7 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                 if pause > _FIRST_PAUSE_SECONDS and method.__name__ == "set_trial_state_values":
                     return True  # the first attempt was stored, its answer was lost
                 raise
-            except (StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+            except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 away = time.monotonic() - start
                 if not _may_pass(cause) or away > _PATIENCE_SECONDS:
@@ -210,6 +210,8 @@ def _take_turns(engine: sqlalchemy.Engine) -> None:
 
 
 def _may_pass(cause: BaseException | None) -> bool:
+    if isinstance(cause, sqlalchemy.exc.PendingRollbackError):
+        return True  # Optuna, or a loader, went on in a transaction whose connection had broken
     if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
         return True
     return isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError))

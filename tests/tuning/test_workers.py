@@ -1,0 +1,191 @@
+"""Several workers of one study, each a process, as a user starts them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from config import InputError
+from tests.tuning.postgres import PASSWORD, Postgres
+from tuning.storage import open_storage
+from tuning.trial_loop import FINISHED, WORKER
+from tuning.workers import count_workers, environment_of, num_cores
+
+ROOT = Path(__file__).parents[2]
+CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
+TINY = (
+    "--preset smoke --vocab-size 300 --num-samples 8 --num-val-samples 4 --max-seq-length 32 "
+    "--context-dim 16 --identity-mapping-threshold 1 --min-effective-rank 0.05 --accelerator cpu "
+    f"--confirm 0 --study-name shared --corpus {CHAT}"
+).split()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def start(folder: Path, cache: str, url: str | None, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    environment.pop("OMP_NUM_THREADS", None)
+    if url is not None:
+        environment["OPTUNA_STORAGE"] = url
+    output = ["--output", str(folder / "best.py"), "--cache-dir", cache]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "optimize.py"), *TINY, *output, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    seen, _ = process.communicate(timeout=150)
+    assert process.returncode == code, seen
+    assert "Traceback" not in seen, seen
+    return seen
+
+
+def trials_of(url: str) -> list[FrozenTrial]:
+    return optuna.load_study(study_name="shared", storage=open_storage(url)).trials
+
+
+def assert_exact(trials: list[FrozenTrial], num_trials: int, num_workers: int) -> None:
+    """None lost, none twice, all workers at work."""
+    finished = [trial for trial in trials if trial.state in FINISHED]
+    assert len(finished) == num_trials
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    assert len({trial.params["dist_reg_weight"] for trial in finished}) == num_trials
+    assert len({trial.user_attrs[WORKER] for trial in finished}) == num_workers
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+
+
+def after(
+    url: str, num_finished: int, act: Callable[[list[FrozenTrial]], None]
+) -> threading.Thread:
+    """Acts once so many trials have finished and some run."""
+
+    def watch() -> None:
+        end = time.monotonic() + 100
+        while time.monotonic() < end:
+            try:
+                trials = trials_of(url)
+            except KeyError:  # no study yet
+                trials = []
+            states = [trial.state for trial in trials]
+            if sum(state in FINISHED for state in states) >= num_finished and (
+                TrialState.RUNNING in states
+            ):
+                act(trials)
+                return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_four_workers_on_a_database_that_is_restarted(
+    tmp_path: Path, cache: str, postgres: Postgres
+) -> None:
+    restarted = []
+
+    def restart(_: list[FrozenTrial]) -> None:
+        postgres.stop()
+        time.sleep(1)
+        postgres.start()
+        restarted.append(True)
+
+    process = start(tmp_path, cache, postgres.url, "--n-trials", "40", "--workers", "4")
+    thread = after(postgres.url, 10, restart)
+    seen = finish(process)
+    thread.join()
+    assert restarted
+    assert_exact(trials_of(postgres.url), 40, 4)
+    assert re.search(r"Study ended after .*: \d+ complete, \d+ pruned", seen)
+    assert "Storage, from OPTUNA_STORAGE: postgresql+psycopg://study:***@127.0.0.1" in seen
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert tmp_path / "best.py" in written
+    assert PASSWORD not in seen
+    assert not any(PASSWORD.encode() in path.read_bytes() for path in written)
+
+
+def test_four_workers_on_sqlite_of_which_one_is_killed(tmp_path: Path, cache: str) -> None:
+    """Its trial is queued again at once, and the others do what is left."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    killed = []
+
+    def kill(trials: list[FrozenTrial]) -> None:
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        worker = next(t.user_attrs[WORKER] for t in running if WORKER in t.user_attrs)
+        os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
+        killed.append(worker)
+
+    process = start(tmp_path, cache, url, "--n-trials", "40", "--workers", "4")
+    thread = after(url, 8, kill)
+    seen = finish(process)
+    thread.join()
+    assert killed
+    assert "was ended by signal 9" in seen
+    trials = trials_of(url)
+    assert_exact(trials, 40, 4)
+    lost = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert {trial.user_attrs[WORKER] for trial in lost} <= set(killed)
+    for trial in lost:
+        again = [
+            other for other in trials if other.system_attrs.get("failed_trial") == trial.number
+        ]
+        assert [other.params for other in again] == [trial.params]
+        assert f"trial {trial.number} ended with it and is queued again" in seen
+
+
+def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: str) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    process = start(tmp_path, cache, url, "--n-trials", "500", "--workers", "2")
+    after(url, 2, lambda _: process.send_signal(signal.SIGTERM)).join()
+    seen = finish(process, 143)
+    trials = trials_of(url)
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    assert "Study ended after" in seen
+    cut_off = [trial for trial in trials if trial.user_attrs.get("interrupted") == "signal"]
+    queued = [trial.params for trial in trials if trial.state == TrialState.WAITING]
+    assert [trial.params for trial in cut_off] == queued
+
+
+def test_workers_without_a_storage_share_one_of_their_own(tmp_path: Path, cache: str) -> None:
+    seen = finish(start(tmp_path, cache, None, "--n-trials", "6", "--workers", "2"))
+    assert re.search(r"[1-6] complete", seen)
+    assert "[worker 0]" in seen
+    assert "[worker 1]" in seen
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.py", "runs"]
+    assert len(list((tmp_path / "runs" / "shared").iterdir())) == 6
+
+
+def test_every_worker_has_its_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = [int(environment_of(i, 2, "cpu")["OMP_NUM_THREADS"]) for i in range(2)]
+    assert threads == [max(1, num_cores() // 2)] * 2
+    assert environment_of(0, 1000, "cpu") == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    given = [environment_of(index, 4, "auto")["CUDA_VISIBLE_DEVICES"] for index in range(4)]
+    assert given == ["3", "5", "3", "5"]
+    assert "CUDA_VISIBLE_DEVICES" not in environment_of(0, 4, "cpu")
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "many", "1.5"])
+def test_a_number_of_workers_that_is_none(asked: str) -> None:
+    with pytest.raises(InputError, match="it must be `auto` or 1 or more"):
+        count_workers(asked, "cpu")
+    assert count_workers("3", "cpu") == 3
+    assert count_workers("auto", "cpu") == num_cores()
