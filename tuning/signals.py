@@ -9,6 +9,8 @@ _WHOLE = ("optuna", "sqlalchemy")
 _DIVISIBLE = ("tuning", "lightning")
 _RETRY_SECONDS = 0.02
 
+_put_off: threading.Timer | None = None
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which then ends a run as Ctrl-C does."""
@@ -21,13 +23,22 @@ def listen_for_signals() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    global _put_off
     if is_indivisible(frame):
         # Raised there, it could leave a transaction open, and with it a locked database.
         main = threading.main_thread().ident
-        threading.Timer(_RETRY_SECONDS, signal.pthread_kill, [main, signum]).start()
+        _put_off = threading.Timer(_RETRY_SECONDS, signal.pthread_kill, [main, signum])
+        _put_off.start()
         return
+    _put_off = None
     interrupt = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
     raise interrupt(f"signal {signum} in process {os.getpid()}")
+
+
+def await_put_off() -> None:
+    """Has a signal that was put off, if one was, raise its exception here."""
+    if _put_off is not None:
+        _put_off.join()
 
 
 def is_indivisible(frame: FrameType | None) -> bool:

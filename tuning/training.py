@@ -9,8 +9,10 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from config import Config, InputError
+from tuning.signals import await_put_off
 
 NO_LOGGER: list[Logger] = []
 
@@ -37,8 +39,8 @@ def fit_phase(
         resume_from: checkpoint to go on from.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, which Lightning turns into `SystemExit`, as what it was; Optuna
-            would leave the trial running for ever otherwise.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, which Lightning turns into `SystemExit`, as what they
+            were; Optuna would leave the trial running for ever otherwise.
         optuna.TrialPruned: raised by a callback.
     """
     quieten()
@@ -59,6 +61,11 @@ def fit_phase(
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+    except SIGTERMException:
+        # Lightning sees each SIGTERM before our handler does, and stops also for one that this
+        # puts off until the study's write has ended.
+        await_put_off()
+        raise
     except SystemExit as exit_:
         if isinstance(exit_.__context__, KeyboardInterrupt):
             raise exit_.__context__ from None

@@ -2,17 +2,24 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
+from typing import cast
 
+import lightning as L
 import optuna
 import pytest
 import sqlalchemy
+import torch
 from optuna.trial import TrialState
+from torch import Tensor
+from torch.utils.data import TensorDataset
 
+from config import Config
 from tuning import signals
 from tuning.storage import open_storage
+from tuning.training import NO_LOGGER, fit_phase
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +73,28 @@ def test_no_signal_amid_a_write_harms_the_study(
 def test_a_signal_outside_of_the_study_is_raised_at_once() -> None:
     with pytest.raises(signals.Terminated):
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_amid_a_write_that_lightning_sees_first() -> None:
+    """Lightning ends the training with an exit code of 0 by itself."""
+
+    class Empty(L.LightningModule):
+        def training_step(self, batch: Tensor) -> None:
+            write()
+
+        def configure_optimizers(self) -> None:
+            pass
+
+    code = compile("def write(): signal.raise_signal(signal.SIGTERM)", "", "exec")
+    room = {"__name__": "optuna.storages", "signal": signal}
+    exec(code, room)
+    write = cast(Callable[[], None], room["write"])
+    data = L.LightningDataModule.from_datasets(TensorDataset(torch.zeros(500)))
+    with pytest.raises(signals.Terminated):
+        fit_phase(
+            Empty(), data, config=Config(accelerator="cpu"), num_epochs=1, logger=NO_LOGGER,
+            callbacks=[],
+        )  # fmt: skip
 
 
 def test_a_signal_in_a_finaliser_is_raised_after_it() -> None:
