@@ -18,7 +18,7 @@ study: $(INSTALLED)
 	$(BIN)/python optimize.py $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

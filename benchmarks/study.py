@@ -60,6 +60,8 @@ class Options:
     """Trials of a study."""
     num_points: int = 40
     """Points of the grid."""
+    pruner: PrunerName = "median"
+    """Of the studies' Phase 2."""
     plot: Path | None = None
     """PNG to draw grids and winners to."""
 
@@ -78,7 +80,7 @@ class Outcome(NamedTuple):
 
     regret: of the study's best, as a share of the grid's lowest `val_ppl`. compute: share of what
     the same parameters take unpruned, each phase counted at its median seconds; compute_measured:
-    by the clock. good_checked, good_median: pruned settings that were good, by who pruned them.
+    by the clock. good_checked, good_stopped: pruned settings that were good, by who pruned them.
     mismatch: largest relative difference of a complete trial and its repetition.
     """
 
@@ -90,9 +92,9 @@ class Outcome(NamedTuple):
     compute: float
     compute_measured: float
     num_checked: int
-    num_median: int
+    num_stopped: int
     good_checked: list[Point]
-    good_median: list[Point]
+    good_stopped: list[Point]
     mismatch: float
 
 
@@ -115,7 +117,7 @@ def main() -> None:
     )
     print(
         "seed  study best  weight  grid best  weight  regret  passing | compute  (timed) | "
-        "checked  good | median  good"
+        "checked  good | pruner  good"
     )
     outcomes = []
     for seed in given.seeds:
@@ -133,7 +135,7 @@ def measure(config: Config, datamodule: TokenDataModule, options: Options) -> Ou
     unpruned = dataclasses.replace(
         config, identity_mapping_threshold=1.0, min_token_sensitivity=0.0, min_effective_rank=0.0
     )
-    study = run(config, datamodule, options.num_trials, "tpe", "median")
+    study = run(config, datamodule, options.num_trials, "tpe", options.pruner)
     grid = run(unpruned, datamodule, options.num_points, "grid", "none")
     trials = finished_trials(study)
 
@@ -205,9 +207,9 @@ def compare(
         compute_measured=sum(map(seconds_of, trials))
         / sum(seconds_of(unpruned(trial)) for trial in trials),
         num_checked=len(checked),
-        num_median=len(stopped),
+        num_stopped=len(stopped),
         good_checked=good(checked),
-        good_median=good(stopped),
+        good_stopped=good(stopped),
         mismatch=max(abs(value_of(unpruned(trial)) / value_of(trial) - 1) for trial in complete),
     )
 
@@ -242,7 +244,7 @@ def row(outcome: Outcome) -> str:
         f"{lowest.val_ppl:9.2f}  {lowest.weight:6.4f}  {outcome.regret:6.2%}  "
         f"{outcome.regret_of_passing:7.2%} | {outcome.compute:7.1%}  "
         f"{outcome.compute_measured:7.1%} | {outcome.num_checked:7}  "
-        f"{len(outcome.good_checked):4} | {outcome.num_median:6}  {len(outcome.good_median):4}"
+        f"{len(outcome.good_checked):4} | {outcome.num_stopped:6}  {len(outcome.good_stopped):4}"
     )
 
 

@@ -135,7 +135,10 @@ def _parse_range(text: str) -> tuple[str, Range]:
     if scale == "log" and low <= 0:
         raise refuse("has a logarithmic scale and an end that is not positive")
     for end in (low, high):
-        dataclasses.replace(Config(), **{name: end})  # type: ignore[arg-type] # refuses what no trial could take
+        try:
+            dataclasses.replace(Config(), **{name: end})  # type: ignore[arg-type] # of each field's own type
+        except InputError as error:
+            raise InputError(f"--range {text!r} has the end {end:g}, but: {error}") from None
     return name, Range(low, high, log=scale == "log")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -87,6 +88,12 @@ def test_one_batch_through_both_phases(tmp_path: Path, cache: list[str]) -> None
         ("optimize.py", ["--output", "no/x.py"], "--output no/x.py must be"),
         ("optimize.py", ["--storage", "study.db", *SMALL], "--storage is no database URL"),
         ("optimize.py", ["--study-name", "a/b"], "--study-name is 'a/b'"),
+        ("optimize.py", ["--tune", "dist_reg_wait"], "did you mean dist_reg_weight?"),
+        ("optimize.py", ["--range", "ema_momentum=0:0.5"], "of a parameter that is not tuned"),
+        ("optimize.py", ["--sampler", "cmaes"], "--sampler cmaes needs two parameters"),
+        ("optimize.py", ["--workers", "none"], "--workers is 'none'"),
+        ("optimize.py", ["--trial-timeout", "0"], "--trial-timeout is 0"),
+        ("optimize.py", ["--timeout", "0.01", *SMALL], "was over before the corpus was read"),
         (
             "optimize.py",
             ["--num-val-samples", "1", *SMALL],
@@ -111,6 +118,39 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(ran.stderr.splitlines()) == 1
     assert kept.read_text() == "precious"
     assert not (tmp_path / "runs").exists()
+
+
+def test_two_parameters_are_tuned_and_the_winner_is_confirmed(
+    tmp_path: Path, cache: list[str]
+) -> None:
+    output = tmp_path / "config_optimized.py"
+    searched = "--tune dist_reg_weight,phase1_learning_rate --sampler random --confirm 2"
+    arguments = [*TINY, *cache, "--n-trials", "3", *searched.split(), "--output", str(output)]
+    ran = run(tmp_path, "optimize.py", *arguments)
+    assert "Confirmation 5 (6 of 6): trial " in ran.stdout
+    assert "Under fresh seeds" in ran.stdout
+    assert " wins: " in ran.stdout
+    assert "over 3 fresh seeds: trial" in output.read_text()
+    assert "phase1_learning_rate" in output.read_text()
+
+
+def test_cleaning_ends_the_trial_of_a_process_that_is_gone(tmp_path: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    trial = optuna.create_study(storage=url, study_name="haunted").ask()
+    trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("worker", f"{socket.gethostname()}:{gone.pid}")
+    clean = ["optimize.py", "clean", "--study-name", "haunted"]
+    ran = run(tmp_path, *clean, "--storage", url)
+    assert "Trial 0," in ran.stdout
+    assert "ended, its process is gone" in ran.stdout
+    assert "1 ended, 0 left running." in ran.stdout
+    assert "0 ended, 0 left running." in run(tmp_path, *clean, "--storage", url).stdout
+    refused = run(tmp_path, *clean, expect=2)
+    assert "--storage is missing" in refused.stderr
 
 
 def test_a_study_in_which_nothing_completed_says_why(tmp_path: Path, cache: list[str]) -> None:
@@ -198,3 +238,27 @@ def test_the_benchmark_of_dist_reg_weight_prints_its_table(
     assert [line.split()[0] for line in lines[-4:]] == ["0.1", "0.9", "untrained", "standard"]
     assert "ratio" in lines[-1]
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_benchmark_of_a_study_prints_its_table(tmp_path: Path, cache: list[str]) -> None:
+    arguments = [option for option in TINY if option not in ("--preset", "smoke")]
+    ran = run(
+        tmp_path, "benchmarks/study.py", *arguments, *cache, "--phase1-max-epochs", "2",
+        "--phase2-epochs", "2", "--seeds", "3", "--num-trials", "3", "--num-points", "2",
+        "--plot", "s.png",
+    )  # fmt: skip
+    lines = ran.stdout.splitlines()
+    assert lines[3].split()[0] == "3"
+    assert lines[-1] == "largest difference of a training and its repetition: 0.0e+00"
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_benchmark_of_workers_prints_its_table(tmp_path: Path, cache: list[str]) -> None:
+    arguments = [option for option in TINY if option not in ("--preset", "smoke")]
+    ran = run(
+        tmp_path, "benchmarks/workers.py", *arguments, *cache, "--phase1-max-epochs", "2",
+        "--phase2-epochs", "2", "--workers", "2", "--num-trials", "4",
+    )  # fmt: skip
+    workers, _, storage, trials, *_, overhead, _ = ran.stdout.splitlines()[1].split()
+    assert (workers, storage, trials) == ("2", "sqlite", "4")
+    assert 0 < float(overhead.rstrip("%")) < 100

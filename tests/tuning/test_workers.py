@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import GrpcStorageProxy
 from optuna.trial import FrozenTrial, TrialState
 
 from config import InputError
@@ -162,6 +164,27 @@ def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: st
     cut_off = [trial for trial in trials if trial.user_attrs.get("interrupted") == "signal"]
     queued = [trial.params for trial in trials if trial.state == TrialState.WAITING]
     assert [trial.params for trial in cut_off] == queued
+
+
+def test_eight_workers_through_a_proxy(tmp_path: Path, cache: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    arguments = ["--host", "127.0.0.1", "--port", str(port)]
+    proxy = subprocess.Popen(
+        [sys.executable, str(ROOT / "docs" / "examples" / "grpc_proxy.py"), *arguments],
+        env={**os.environ, "OPTUNA_STORAGE": url},
+    )
+    try:
+        GrpcStorageProxy(host="127.0.0.1", port=port).wait_server_ready(timeout=60)
+        shared = ["--n-trials", "32", "--workers", "8"]
+        seen = finish(start(tmp_path, cache, f"grpc://127.0.0.1:{port}", *shared))
+    finally:
+        proxy.kill()
+        proxy.wait()
+    assert "8 workers, 1 thread each" in seen
+    assert_exact(trials_of(url), 32, 8)
 
 
 def test_workers_without_a_storage_share_one_of_their_own(tmp_path: Path, cache: str) -> None:
