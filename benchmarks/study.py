@@ -144,7 +144,7 @@ def measure(config: Config, datamodule: TokenDataModule, options: Options) -> Ou
             again.enqueue_trial(trial.params, skip_if_exists=True)
 
     again = run(unpruned, datamodule, len(trials), "random", "none", prepare=queue)
-    points = [point_of(trial, config) for trial in finished_trials(grid)]
+    points = sorted(point_of(trial, config) for trial in finished_trials(grid))
     rerun = {trial.params["dist_reg_weight"]: trial for trial in finished_trials(again)}
     return compare(config, trials, points, rerun)
 
