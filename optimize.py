@@ -274,8 +274,8 @@ def _share(
     display: "StudyDisplay",
 ) -> int:
     """Has workers of their own run the study."""
-    from tuning import workers
-    from tuning.study import describe_status
+    from tuning import confirm, workers
+    from tuning.study import describe_status, is_finished
     from tuning.trial_loop import end_trials_of, name_of
 
     def lost(pid: int, _: int) -> None:
@@ -283,6 +283,12 @@ def _share(
             display.line(f"  trial {number} ended with it and is queued again")
 
     accelerator = opened.config.accelerator
+
+    def status() -> str:
+        study, plan = opened.study, opened.plan
+        confirming = confirm.describe_status(study, num_workers) if is_finished(study, plan) else ""
+        return confirming or describe_status(study, plan)
+
     environments = [
         workers.environment_of(index, num_workers, accelerator) for index in range(num_workers)
     ]
@@ -298,7 +304,7 @@ def _share(
         environments,
         display,
         on_lost=lost,
-        status=lambda: describe_status(opened.study, opened.plan),
+        status=status,
     )
 
 

@@ -33,8 +33,8 @@ class StudyDisplay:
         best_text = "" if best is None else f"; best {best.value:.2f} (trial {best.number})"
         self.line(f"  {outcome(trial)}, trial time {seconds}{best_text}; {left}")
 
-    def training_ended(self, trial: FrozenTrial) -> None:
-        self.line(f"  {outcome(trial)}, time {format_duration(trial_seconds(trial))}")
+    def training_ended(self, trial: FrozenTrial, left: str) -> None:
+        self.line(f"  {outcome(trial)}, time {format_duration(trial_seconds(trial))}; {left}")
 
     @contextlib.contextmanager
     def status_row(self, describe: Callable[[], str], every_seconds: float) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import datetime
 import io
 from pathlib import Path
 
@@ -104,6 +105,18 @@ def test_a_confirmation_is_queued_once_and_grows_with_the_study() -> None:
     assert queued() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
+def test_workers_share_the_time_that_is_left() -> None:
+    study = study_of(3.0, 1.0)
+    for trial in study.trials:
+        stored = study._storage._get_trial(trial._trial_id)  # type: ignore[attr-defined]
+        stored.datetime_complete = stored.datetime_start + datetime.timedelta(seconds=20)
+    assert confirm.describe_status(study, 1) == ""
+    opened = confirm.open_confirmation(study._storage, study, Config(), 2)
+    assert confirm.describe_rest(opened, study, 1) == "6 trainings left, about 2 min 00 s"
+    assert confirm.describe_rest(opened, study, 4) == "6 trainings left, about 30.0 s"
+    assert confirm.describe_status(study, 6) == "fresh seeds: 6 trainings left, about 20.0 s"
+
+
 def test_a_setting_is_trained_as_under_its_seed_and_nothing_is_pruned(
     tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
 ) -> None:
@@ -131,4 +144,9 @@ def test_a_setting_is_trained_as_under_its_seed_and_nothing_is_pruned(
     assert names == [
         *(f"confirmation_000{n}" for n in range(3)), *(f"trial_000{n}" for n in range(2)),
     ]  # fmt: skip
-    assert "Confirmation 2 (3 of 3): trial" in output.getvalue()
+    shown = output.getvalue()
+    assert "Confirmation 2 (3 of 3): trial" in shown
+    assert "Best settings under 3 fresh seeds each: 3 trainings left, about" in shown
+    assert "; 1 training left, about" in shown
+    assert shown.rstrip().endswith("no trials left")  # of the study that was trained alone
+    assert "; no trainings left" in shown
