@@ -12,6 +12,7 @@ import functools
 import io
 import multiprocessing
 import os
+import queue
 import sys
 import tempfile
 import threading
@@ -88,9 +89,7 @@ def measure(
         arguments = (num_trials, url, config, folder, name, barrier, results)
         processes.append(context.Process(target=work, args=arguments))
         processes[-1].start()
-    measured: list[Measured] = [results.get() for _ in processes]
-    for process in processes:
-        process.join()
+    measured = gather(processes, results)
     wall = max(one.wall for one in measured)
     in_trials = sum(one.in_trials for one in measured)
     overhead = 1 - sum(one.useful for one in measured) / in_trials
@@ -99,6 +98,22 @@ def measure(
         f"{num_workers:7}  {environments[0]['OMP_NUM_THREADS']:>7}  {url.partition(':')[0][:10]:10}"
         f"  {done:6}  {wall:7.1f}  {60 * done / wall:10.2f}  {overhead:8.2%}  {in_trials / done:9.2f}"
     )
+
+
+def gather(processes: list[Any], results: Any) -> list[Measured]:
+    """One result of each; ends the benchmark where a worker failed."""
+    measured: list[Measured] = []
+    while len(measured) < len(processes):
+        try:
+            measured.append(results.get(timeout=1))
+        except queue.Empty:
+            if any(process.exitcode for process in processes):
+                for process in processes:
+                    process.kill()
+                sys.exit("A worker failed.")
+    for process in processes:
+        process.join()
+    return measured
 
 
 def work(

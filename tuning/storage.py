@@ -30,6 +30,7 @@ _PATIENCE_SECONDS = 90.0
 """How long a database may be away; below the grace, or a trial that waits would be taken for dead."""
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
+_CREATION_SECONDS = 10.0
 _GRPC = "grpc://"
 _GRPC_ANSWER_SECONDS = 5
 
@@ -108,22 +109,34 @@ def open_storage(url: str | None) -> BaseStorage:
             # Optuna calls heartbeats experimental; the user has no choice to make about it.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             is_sqlite = make_url(url).get_backend_name() == "sqlite"
-            storage = PatientStorage(
-                url,
-                engine_kwargs={
-                    "pool_pre_ping": True,
-                    "connect_args": {"timeout": _PATIENCE_SECONDS} if is_sqlite else {},
-                },
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=queue_again,
-            )
+            storage = _open_database(url, {"timeout": _PATIENCE_SECONDS} if is_sqlite else {})
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = _first_line(getattr(error, "orig", None) or error)
         raise InputError(f"--storage {shown} cannot be opened: {reason}") from error
     if is_sqlite:
         _take_turns(storage.engine)
     return storage
+
+
+def _open_database(url: str, connect_arguments: dict[str, object]) -> PatientStorage:
+    """Repeated where other workers make the tables of an empty database at the same moment."""
+    end = time.monotonic() + _CREATION_SECONDS
+    while True:
+        try:
+            return PatientStorage(
+                url,
+                engine_kwargs={"pool_pre_ping": True, "connect_args": connect_arguments},
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=queue_again,
+            )
+        except sqlalchemy.exc.DBAPIError as error:
+            exists = isinstance(error, sqlalchemy.exc.IntegrityError) or (
+                "already exists" in str(error.orig)
+            )
+            if not exists or time.monotonic() > end:
+                raise
+        time.sleep(_FIRST_PAUSE_SECONDS)
 
 
 def without_password(url: str) -> str:
