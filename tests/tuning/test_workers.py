@@ -153,6 +153,10 @@ def test_four_workers_on_sqlite_of_which_one_is_killed(tmp_path: Path, cache: st
         assert f"trial {trial.number} ended with it and is queued again" in seen
 
 
+def _weights(trials: list[FrozenTrial]) -> list[float]:
+    return sorted(trial.params["dist_reg_weight"] for trial in trials)
+
+
 def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: str) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     process = start(tmp_path, cache, url, "--n-trials", "500", "--workers", "2")
@@ -162,8 +166,9 @@ def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: st
     assert TrialState.RUNNING not in {trial.state for trial in trials}
     assert "Study ended after" in seen
     cut_off = [trial for trial in trials if trial.user_attrs.get("interrupted") == "signal"]
-    queued = [trial.params for trial in trials if trial.state == TrialState.WAITING]
-    assert [trial.params for trial in cut_off] == queued
+    queued = [trial for trial in trials if trial.state == TrialState.WAITING]
+    # Of two workers that are cut off at once, either may be the first to queue again.
+    assert _weights(cut_off) == _weights(queued)
 
 
 def test_eight_workers_through_a_proxy(tmp_path: Path, cache: str) -> None:
