@@ -183,6 +183,13 @@ def retried_number(trial: FrozenTrial) -> int | None:
         return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
 
 
+def retry_history(trial: FrozenTrial) -> list[int]:
+    """The numbers of all trials that this one repeats, the first one first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RetryHeartbeatStaleTrialCallback.retry_history(trial)
+
+
 def fail_silent_trials(study: optuna.Study) -> None:
     """Fails the trials whose heartbeat has stopped, and queues them again."""
     with warnings.catch_warnings():

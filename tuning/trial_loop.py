@@ -11,7 +11,13 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.storage import fail_silent_trials, queue_again, queue_interrupted, retried_number
+from tuning.storage import (
+    fail_silent_trials,
+    queue_again,
+    queue_interrupted,
+    retried_number,
+    retry_history,
+)
 from tuning.time_limit import TimeoutReached, TrialTimeoutError, time_limit
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -199,7 +205,9 @@ class _Loop:
             )
         except KeyboardInterrupt:
             if self.running is not None:
-                self._queue_interrupted(self.running)
+                trial = self._frozen(self.running)
+                if trial.state == TrialState.FAIL:
+                    self._queue_again(trial)
             raise
         except (UpdateFinishedTrialError, AssertionError):
             # Another worker took this one for dead, and its trial is queued again. (Optuna runs
@@ -208,15 +216,15 @@ class _Loop:
                 raise
 
     def _limited(self, trial: optuna.Trial) -> float:
-        trial.set_user_attr(WORKER, name_of(os.getpid()))
-        trials = self.study.get_trials(deepcopy=False)
-        place = self.quota.place_of(trials[trial.number], trials)
-        if place is None:
-            trial.set_user_attr(INTERRUPTED, SURPLUS)
-            raise _Surplus
         self.running = trial.number
-        deadline, over = self._next_limit()
         try:
+            trial.set_user_attr(WORKER, name_of(os.getpid()))
+            trials = self.study.get_trials(deepcopy=False)
+            place = self.quota.place_of(trials[trial.number], trials)
+            if place is None:
+                trial.set_user_attr(INTERRUPTED, SURPLUS)
+                raise _Surplus
+            deadline, over = self._next_limit()
             with time_limit(deadline, over):
                 self.follower.started(self.study, trial, place)
                 return self.objective(trial)
@@ -241,13 +249,10 @@ class _Loop:
 
     def _ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
         why = trial.user_attrs.get(INTERRUPTED)
-        if why == SURPLUS:
-            if trial.params or trial.system_attrs.keys() & {"fixed_params", "grid_id"}:
-                queue_interrupted(study, trial)  # what it was to try must not be lost
-            return
-        self.follower.ended(study, trial)
-        if why == TIMEOUT:
-            queue_interrupted(study, trial)
+        if why != SURPLUS:
+            self.follower.ended(study, trial)
+        if why in {SURPLUS, TIMEOUT}:
+            self._queue_again(trial)
             return
         if trial.state != TrialState.FAIL:
             self.num_failures_in_a_row = 0
@@ -256,9 +261,14 @@ class _Loop:
         if self.num_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             raise RepeatedFailureError(f"{_MAX_FAILURES_IN_A_ROW} trials in a row failed")
 
-    def _queue_interrupted(self, number: int) -> None:
-        trial = self._frozen(number)
-        if trial.state == TrialState.FAIL:
+    def _queue_again(self, trial: FrozenTrial) -> None:
+        """Queues what was cut off, unless it was queued before a signal came."""
+        if trial.user_attrs.get(INTERRUPTED) == SURPLUS and not (
+            trial.params or trial.system_attrs.keys() & {"fixed_params", "grid_id"}
+        ):
+            return  # it was to try nothing in particular
+        trials = self.study.get_trials(deepcopy=False)
+        if not any(trial.number in retry_history(other) for other in trials):
             queue_interrupted(self.study, trial)
 
     def _frozen(self, number: int) -> FrozenTrial:

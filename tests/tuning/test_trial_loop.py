@@ -2,9 +2,9 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 import pytest
@@ -14,10 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuning.samplers import make_sampler
 from tuning.search_space import DEFAULT_SPACE
+from tuning.storage import queue_interrupted
+from tuning.time_limit import TimeoutReached
 from tuning.trial_loop import (
     FINISHED,
     INTERRUPTED,
     NO_LIMITS,
+    SIGNAL,
     TIMEOUT,
     TRIAL_TIMEOUT,
     Limits,
@@ -241,3 +244,43 @@ def test_a_queue_ends_with_what_was_queued() -> None:
         study.enqueue_trial({"dist_reg_weight": weight})
     assert run(study, Queue(), bowl).places == [0, 1]
     assert [trial.params["dist_reg_weight"] for trial in study.trials] == [0.1, 0.2]
+
+
+def test_a_queued_trial_that_is_interrupted_before_it_has_a_place_is_not_lost() -> None:
+    class Interrupted(NamedTuple):
+        num_trials: int
+        is_met = Total.is_met
+        has_room = Total.has_room
+
+        def place_of(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
+            raise KeyboardInterrupt
+
+    study = optuna.create_study()
+    study.enqueue_trial({"dist_reg_weight": 0.25})
+    with pytest.raises(KeyboardInterrupt):
+        run(study, Interrupted(3))
+    assert states(study) == ["FAIL", "WAITING"]
+    assert study.trials[0].user_attrs[INTERRUPTED] == SIGNAL
+    run(study, Total(1))
+    assert study.trials[1].params == {"dist_reg_weight": 0.25}
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_signal_beside_the_end_of_the_time_queues_the_trial_once(
+    monkeypatch: pytest.MonkeyPatch, *, queued: bool
+) -> None:
+    def interrupted(study: optuna.Study, trial: FrozenTrial) -> None:
+        monkeypatch.undo()
+        if queued:
+            queue_interrupted(study, trial)
+        raise KeyboardInterrupt
+
+    def objective(trial: optuna.Trial) -> float:
+        bowl(trial)
+        raise TimeoutReached
+
+    study = optuna.create_study()
+    monkeypatch.setattr("tuning.trial_loop.queue_interrupted", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, Total(3), objective)
+    assert states(study) == ["FAIL", "WAITING"]
