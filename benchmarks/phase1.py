@@ -2,10 +2,10 @@
 
     python benchmarks/phase1.py [--cases published-640 ...] [--precision bf16-mixed]
 
-Prints, for each size, the seconds of a sweep over the training tokens: of the floor (FLOPs
-over the rate of this machine's matrix product), of a bare PyTorch loop, and of the Lightning module
-through `fit_phase` with TensorBoard's logs. All contenders take turns, so that other work on the
-machine hits them alike.
+Prints, for each size, the seconds of a sweep over the training tokens: of the floor (FLOPs over the
+rate of this machine's matrix product), of a bare PyTorch loop, and of the Lightning module through
+`fit_phase` with TensorBoard's logs. The three take turns sweep by sweep, so that other work on the
+machine hits them alike; of each run the first sweep is left out.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import linear
+from torch.utils.data import DistributedSampler
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -68,13 +69,25 @@ class Flops(NamedTuple):
     diversity: int
 
 
-class Sweeps(NamedTuple):
-    """seconds: of each sweep's training. whole: of everything, set-up and validation counted in.
-    weights: after the last."""
+class Turn(NamedTuple):
+    """One sweep of each contender, one after the other: seconds, and FLOPs a second of a product.
 
-    seconds: list[float]
+    validation: seconds of the validation that followed ours.
+    """
+
+    bare: float
+    ours: float
+    validation: float
+    rate: float
+
+
+class Run(NamedTuple):
+    """turns: of all sweeps. whole: seconds of `fit_phase` without the bare loop's part in it.
+    difference: between the weights that the two contenders end with, the largest."""
+
+    turns: list[Turn]
     whole: float
-    weights: list[Tensor]
+    difference: float
 
 
 def main() -> None:
@@ -82,7 +95,7 @@ def main() -> None:
     quieten()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.precision}")
     for name in options.cases:
-        _compare(name, _config(CASES[name], options), options)
+        _compare(name, _config(CASES[name], options), options.repetitions)
 
 
 def flops(config: Config) -> Flops:
@@ -97,161 +110,161 @@ def flops(config: Config) -> Flops:
     )
 
 
-def product_rate(dtype: torch.dtype, repetitions: int = 5) -> float:
-    """FLOPs a second of a square matrix product, the best of some."""
-    size = _PRODUCT_SIZE
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(repetitions):
+class BareLoop:
+    """The arithmetic of `FixedPointModule`'s training in a plain loop, without validation."""
+
+    def __init__(self, config: Config, datamodule: TokenDataModule) -> None:
+        L.seed_everything(config.random_seed, verbose=False)
+        self.config = config
+        self.parts = FixedPointModule(config, datamodule.vocab_size)
+        if isinstance(self.parts.network, GatedContextNetwork):
+            self.parts.network.set_token_counts(datamodule.token_counts())
+        self.loader = datamodule.train_dataloader()
+        self.weights = list(self.parts.network.layers.parameters())
+        self.optimizer = torch.optim.Adam(self.weights, lr=config.phase1_learning_rate, fused=True)
+        num_steps = len(self.loader) * config.phase1_max_epochs
+        factor = warmup_then_cosine(num_steps, config.warmup_ratio)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.contexts = torch.zeros(*datamodule.train_rows.tokens.shape, config.context_dim)
+
+    def sweep(self, epoch: int) -> None:
+        """One sweep over the training rows, in the order of that epoch."""
+        assert isinstance(self.loader.sampler, DistributedSampler)
+        self.loader.sampler.set_epoch(epoch)
+        for batch in self.loader:
+            self._step(batch)
+
+    def _step(self, batch: TokenBatch) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=_is_bf16(self.config)):
+            loss = self._loss(batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.config.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(self.weights, self.config.gradient_clip)
+        self.optimizer.step()
+        self.scheduler.step()
+
+    def _loss(self, batch: TokenBatch) -> Tensor:
+        network, weight = self.parts.network, self.config.dist_reg_weight
+        embeddings = network.embed(batch.tokens)
+        previous = self.contexts[batch.row_index]
+        swept = sweep(network, previous, embeddings)
+        corrected = quasi_newton_step(network, previous, swept.detach(), embeddings)
+        self.contexts[batch.row_index] = corrected.to(self.contexts.dtype)
+        diversity = self.parts.diversity(self.parts.statistics(swept.flatten(0, 1)))
+        return (1 - weight) * residuals(previous, swept).mean() + weight * diversity
+
+
+class TakeTurns(L.Callback):
+    """Has the bare loop and the matrix product run before every epoch of Lightning's."""
+
+    def __init__(self, bare: BareLoop) -> None:
+        self.bare = bare
+        self.turns: list[Turn] = []
+        self.others = 0.0
+        self._bare = self._rate = self._start = self._validation = self._validation_start = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         start = time.perf_counter()
-        linear(left, right)
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+        self._rate = product_rate(self.bare.config)
+        self._bare = _seconds(lambda: self.bare.sweep(trainer.current_epoch))
+        self._validation = 0.0
+        self._start = time.perf_counter()
+        self.others += self._start - start
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validation = time.perf_counter() - self._validation_start
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        ours = time.perf_counter() - self._start - self._validation
+        self.turns.append(Turn(self._bare, ours, self._validation, self._rate))
 
 
-def train_bare(config: Config, datamodule: TokenDataModule) -> Sweeps:
-    """The same arithmetic as `FixedPointModule`'s training, in a plain loop, without validation."""
-    whole = time.perf_counter()
-    L.seed_everything(config.random_seed, verbose=False)
-    parts = FixedPointModule(config, datamodule.vocab_size)
-    if isinstance(parts.network, GatedContextNetwork):
-        parts.network.set_token_counts(datamodule.token_counts())
-    loader = datamodule.train_dataloader()
-    weights = list(parts.network.layers.parameters())
-    optimizer = torch.optim.Adam(weights, lr=config.phase1_learning_rate, fused=True)
-    factor = warmup_then_cosine(len(loader) * config.phase1_max_epochs, config.warmup_ratio)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    contexts = torch.zeros(*datamodule.train_rows.tokens.shape, config.context_dim)
-    seconds = []
-    for epoch in range(config.phase1_max_epochs):
-        start = time.perf_counter()
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # a DistributedSampler
-        for batch in loader:
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-                loss = _bare_loss(parts, contexts, batch)
-            optimizer.zero_grad()
-            loss.backward()
-            if config.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(weights, config.gradient_clip)
-            optimizer.step()
-            scheduler.step()
-        seconds.append(time.perf_counter() - start)
-    return Sweeps(seconds, time.perf_counter() - whole, weights)
-
-
-def train_ours(config: Config, datamodule: TokenDataModule) -> Sweeps:
-    """Phase 1 as a study and a full-length run have it, with validation and TensorBoard's logs."""
-    whole = time.perf_counter()
+def run(config: Config, datamodule: TokenDataModule) -> Run:
+    """Phase 1 as a study has it, with validation and TensorBoard's logs, and the bare loop."""
+    bare = BareLoop(config, datamodule)
+    turns = TakeTurns(bare)
+    start = time.perf_counter()
     L.seed_everything(config.random_seed, verbose=False)
     module = FixedPointModule(config, datamodule.vocab_size)
-    clock = _SweepClock()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         fit_phase(
             module, datamodule, config=config, num_epochs=config.phase1_max_epochs,
-            logger=TensorBoardLogger(folder, default_hp_metric=False), callbacks=[clock],
+            logger=TensorBoardLogger(folder, default_hp_metric=False), callbacks=[turns],
         )  # fmt: skip
-    seconds = time.perf_counter() - whole
-    return Sweeps(clock.seconds, seconds, list(module.network.layers.parameters()))
+    whole = time.perf_counter() - start - turns.others
+    pairs = zip(module.network.layers.parameters(), bare.weights, strict=True)
+    difference = max(float((ours - bare).detach().abs().max()) for ours, bare in pairs)
+    return Run(turns.turns, whole, difference)
 
 
-class _SweepClock(L.Callback):
-    """Seconds of each epoch's training, its validation left out."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._validation = 0.0
-        self._start = 0.0
-        self._validation_start = 0.0
-
-    def on_train_epoch_start(self, *_: object) -> None:
-        self._start, self._validation = time.perf_counter(), 0.0
-
-    def on_validation_start(self, *_: object) -> None:
-        self._validation_start = time.perf_counter()
-
-    def on_validation_end(self, *_: object) -> None:
-        self._validation = time.perf_counter() - self._validation_start
-
-    def on_train_epoch_end(self, *_: object) -> None:
-        self.seconds.append(time.perf_counter() - self._start - self._validation)
+def product_rate(config: Config) -> float:
+    """FLOPs a second of a square matrix product in the precision of the layers' products."""
+    dtype = torch.bfloat16 if _is_bf16(config) else torch.float32
+    left, right = (torch.randn(_PRODUCT_SIZE, _PRODUCT_SIZE).to(dtype) for _ in range(2))
+    seconds = min(_seconds(lambda: linear(left, right)) for _ in range(3))
+    return 2 * _PRODUCT_SIZE**3 / seconds
 
 
-def _bare_loss(parts: FixedPointModule, contexts: Tensor, batch: TokenBatch) -> Tensor:
-    """The loss of a batch, whose contexts are replaced by the sweep's."""
-    embeddings = parts.network.embed(batch.tokens)
-    previous = contexts[batch.row_index]
-    swept = sweep(parts.network, previous, embeddings)
-    corrected = quasi_newton_step(parts.network, previous, swept.detach(), embeddings)
-    contexts[batch.row_index] = corrected.to(contexts.dtype)
-    diversity = parts.diversity(parts.statistics(swept.flatten(0, 1)))
-    weight = parts.config.dist_reg_weight
-    return (1 - weight) * residuals(previous, swept).mean() + weight * diversity
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
-def _compare(name: str, config: Config, options: argparse.Namespace) -> None:
+def _is_bf16(config: Config) -> bool:
+    return config.precision == "bf16-mixed"
+
+
+def _compare(name: str, config: Config, repetitions: int) -> None:
     datamodule = TokenDataModule(config)
     datamodule.setup()
-    dtype = torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32
-    runs: dict[str, list[Sweeps]] = {"bare": [], "ours": []}
-    rates = [product_rate(dtype)]
-    for _ in range(options.repetitions):
-        for kind, train in (("bare", train_bare), ("ours", train_ours)):
-            runs[kind].append(train(config, datamodule))
-            rates.append(product_rate(dtype))
-    _print_case(name, config, datamodule, runs, rates)
-
-
-def _print_case(
-    name: str,
-    config: Config,
-    datamodule: TokenDataModule,
-    runs: Mapping[str, list[Sweeps]],
-    rates: list[float],
-) -> None:
     num_tokens = datamodule.train_rows.tokens.numel()
-    count = flops(config)
-    rate = statistics.median(rates)
     print(
         f"\n{name}: {config.memory}, {config.diversity_loss}, {config.num_layers} layers, C = "
         f"{config.context_dim}, E = {config.embed_dim}; {num_tokens:,} tokens, "
-        f"{config.batch_size * config.max_seq_length} a step, {config.phase1_max_epochs} sweeps\n"
-        f"  matrix product {rate / 1e9:.0f} GFLOP/s (median; best {max(rates) / 1e9:.0f}); MFLOP a "
-        f"token: formula {count.formula / 1e6:.1f}, exact {count.exact / 1e6:.1f}, diversity's "
-        f"moments {count.diversity / 1e6:.1f} more"
+        f"{config.batch_size * config.max_seq_length} a step, {config.phase1_max_epochs} sweeps",
+        flush=True,
     )
-    floors = {
-        "floor, formula": count.formula,
-        "floor, exact": count.exact,
-        "floor, with moments": count.exact + count.diversity,
-    }
-    for text, flops_a_token in floors.items():
-        print(f"  {text:20} {num_tokens * flops_a_token / rate:8.4f} s a sweep")
-    for kind, repeated in runs.items():
-        seconds = [second for run in repeated for second in run.seconds[1:]]
-        median = statistics.median(seconds)
-        shares = (num_tokens * flops_a_token / rate / median for flops_a_token in floors.values())
-        whole = statistics.median(run.whole for run in repeated)
+    runs = [run(config, datamodule) for _ in range(repetitions)]
+    turns = [turn for one in runs for turn in one.turns[1:]]
+    _print_times(turns, flops(config), num_tokens)
+    whole = statistics.median(one.whole for one in runs)
+    validation = statistics.median(sum(turn.validation for turn in one.turns) for one in runs)
+    print(
+        f"  whole of Phase 1 {whole:.2f} s, of which validation {validation:.2f} s; weights of the "
+        f"two differ by {max(one.difference for one in runs):.1e} at most",
+        flush=True,
+    )
+
+
+def _print_times(turns: list[Turn], count: Flops, num_tokens: int) -> None:
+    rate = statistics.median(turn.rate for turn in turns)
+    print(
+        f"  matrix product {rate / 1e9:.0f} GFLOP/s, best {max(t.rate for t in turns) / 1e9:.0f}; "
+        f"MFLOP a token: formula {count.formula / 1e6:.2f}, exact {count.exact / 1e6:.2f}, with "
+        f"diversity's products {(count.exact + count.diversity) / 1e6:.2f}"
+    )
+    print("  seconds a sweep    median     best | median share of the rate: formula, exact, with")
+    floors = (count.formula, count.exact, count.exact + count.diversity)
+    for name, floor in zip(("formula", "exact", "with diversity"), floors, strict=True):
+        print(f"  floor, {name:11} {num_tokens * floor / rate:6.4f}")
+    for kind in ("bare", "ours"):
+        seconds = [getattr(turn, kind) for turn in turns]
+        shares = [
+            statistics.median(num_tokens * floor / t.rate / getattr(t, kind) for t in turns)
+            for floor in floors
+        ]
         print(
-            f"  {kind:20} {median:8.4f} s a sweep (best {min(seconds):.4f}); share of the rate: "
-            + ", ".join(f"{share:.1%}" for share in shares)
-            + f"; whole {whole:.2f} s"
+            f"  {kind:18} {statistics.median(seconds):6.4f}   {min(seconds):6.4f} | "
+            + " ".join(f"{share:.1%}" for share in shares)
         )
-    print(f"  ours / bare: {_ratios(runs)}; weights differ by {_difference(runs):.1e}", flush=True)
-
-
-def _ratios(runs: Mapping[str, list[Sweeps]]) -> str:
-    """Of the medians of neighbouring runs, which met the same load, and of the best sweeps."""
-    pairs = [
-        statistics.median(ours.seconds[1:]) / statistics.median(bare.seconds[1:])
-        for ours, bare in zip(runs["ours"], runs["bare"], strict=True)
-    ]
-    best = [min(min(run.seconds) for run in runs[kind]) for kind in ("ours", "bare")]
-    return f"median {statistics.median(pairs):.3f}, of the best sweeps {best[0] / best[1]:.3f}"
-
-
-def _difference(runs: Mapping[str, list[Sweeps]]) -> float:
-    ours, bare = runs["ours"][-1].weights, runs["bare"][-1].weights
-    return max(float((a - b).detach().abs().max()) for a, b in zip(ours, bare, strict=True))
+    ratio = statistics.median(turn.ours / turn.bare for turn in turns)
+    best = min(turn.ours for turn in turns) / min(turn.bare for turn in turns)
+    print(f"  ours / bare        {ratio:6.3f}   {best:6.3f}")
 
 
 def _config(config: Config, options: argparse.Namespace) -> Config:
