@@ -211,3 +211,11 @@ def test_inspection_builds_no_gradient() -> None:
     inspect_mapping(network, *trajectory(network, 2))
     assert all(parameter.grad is None for parameter in network.parameters())
     assert torch.is_grad_enabled()
+
+
+def test_a_trajectory_is_its_own_output() -> None:
+    network = make_network()
+    contexts, embeddings = trajectory(network, 2)
+    given = inspect_mapping(network, contexts, embeddings, contexts)
+    computed = inspect_mapping(network, contexts, embeddings)
+    assert tuple(given) == pytest.approx(tuple(computed), rel=1e-4)
