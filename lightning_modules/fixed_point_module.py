@@ -163,6 +163,10 @@ class FixedPointModule(L.LightningModule):
     ) -> None:
         clip_gradients(optimizer, gradient_clip_val)
 
+    def forget_contexts(self) -> None:
+        """Gives back the room of the contexts, which nothing after Phase 1 reads."""
+        self.contexts = self.val_contexts = self._restored = None
+
     def _measures_now(self) -> bool:
         """Whether unseen rows are solved after this sweep: it may be the last, or it is its turn."""
         num_sweeps = self.current_epoch + 1
