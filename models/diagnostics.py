@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.fixed_point import Network, shift_right
+from models.sweeps import Network, shift_right
 
 
 class MappingReport(NamedTuple):

@@ -87,6 +87,15 @@ class GatedContextNetwork(nn.Module):
         write = (1 / (self.context_dim * frequency)).clamp(max=_MAX_WRITE)
         self.token_gate.copy_(self.update_scale * (write / (1 - write)).sqrt())
 
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def num_weights(self) -> int:
+        """Entries of the matrices that a token passes through."""
+        return sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds token ids: (...) integers to (..., E), each as long as its gate says."""
         return normalise(self.embedding(tokens)) * self.token_gate[tokens].unsqueeze(-1)

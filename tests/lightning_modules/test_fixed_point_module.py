@@ -13,7 +13,8 @@ from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from models.diagnostics import effective_rank
-from models.fixed_point import solve_rows, sweep
+from models.fixed_point import solve_rows
+from models.sweeps import sweep
 from tuning.training import NO_LOGGER, fit_phase
 
 
