@@ -64,8 +64,7 @@ def solve(
     settles: the least memory, and no work on what has settled. `auto` takes what
     `models.solver_cost` expects to be quickest, and ends with a scan where F does not contract.
 
-    Contexts that have not converged are the best that were seen, by the largest change that a
-    sweep makes to one of them.
+    Contexts that have not converged are the best that were seen, by the largest residual.
 
     Args:
         network: F.
