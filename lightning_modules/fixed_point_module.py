@@ -17,8 +17,9 @@ from lightning_modules.settings import as_config, can_fuse, checkpoint_record, c
 from models.context_network import normalise
 from models.diagnostics import inspect_mapping
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
-from models.fixed_point import quasi_newton_step, residuals, solve_rows, sweep
+from models.fixed_point import solve_rows
 from models.gated_network import GatedContextNetwork
+from models.sweeps import quasi_newton_step, residuals, sweep
 
 
 class FixedPointModule(L.LightningModule):

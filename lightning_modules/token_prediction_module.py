@@ -16,7 +16,8 @@ from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.metrics import WeightedMean
 from lightning_modules.schedule import scheduled
 from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
-from models.fixed_point import solve_rows, sweep
+from models.fixed_point import solve_rows
+from models.sweeps import sweep
 from models.token_head import TokenHead
 
 _ROWS_AT_ONCE = 256

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.fixed_point import Network, shift_right, solve_rows
+from models.fixed_point import solve_rows
+from models.sweeps import Network, shift_right
 
 _FELT = 0.05
 """Share of a context that must change for a token to be felt in it."""

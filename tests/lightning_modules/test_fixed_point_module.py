@@ -14,7 +14,8 @@ from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from models.context_network import normalise
 from models.diagnostics import effective_rank
-from models.fixed_point import quasi_newton_step, solve_rows, sweep
+from models.fixed_point import solve_rows
+from models.sweeps import quasi_newton_step, sweep
 from tuning.training import NO_LOGGER, fit_phase
 
 

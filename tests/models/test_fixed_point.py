@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.context_network import ContextNetwork
-from models.fixed_point import Method, residuals, shift_right, solve, solve_rows, sweep
+from models.fixed_point import Method, solve, solve_rows
+from models.sweeps import residuals, shift_right, sweep
 
 TINY = 1e-200
 """A tolerance that only an exact fixed point is below."""

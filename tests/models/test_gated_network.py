@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.fixed_point import residuals, solve, sweep
+from models.fixed_point import solve
 from models.gated_network import GatedContextNetwork
+from models.sweeps import residuals, sweep
 
 VOCAB_SIZE = 50
 
