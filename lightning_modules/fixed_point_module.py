@@ -14,7 +14,6 @@ from lightning_modules import metric_names as names
 from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import scheduled
 from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
-from models.context_network import normalise
 from models.diagnostics import inspect_mapping
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
 from models.fixed_point import solve_rows
@@ -70,7 +69,7 @@ class FixedPointModule(L.LightningModule):
         diversity = self.diversity(self.statistics(swept_BTC))
         weight = self.config.dist_reg_weight
         loss = (1 - weight) * residual + weight * diversity
-        next_BTC = self._next_contexts(previous_BTC, swept_BTC.detach(), embeddings_BTE)
+        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE)
         self.contexts[batch.row_index] = next_BTC.to(self.contexts.dtype)
         figures = {
             names.PHASE1_TRAIN_LOSS: loss.detach(),
@@ -86,7 +85,7 @@ class FixedPointModule(L.LightningModule):
         embeddings_BTE = self.network.embed(batch.tokens)
         previous_BTC = self.val_contexts[batch.row_index]
         swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
-        next_BTC = self._next_contexts(previous_BTC, swept_BTC, embeddings_BTE)
+        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC, embeddings_BTE)
         self.val_contexts[batch.row_index] = next_BTC.to(previous_BTC.dtype)
         ratio = self._converged_ratio(residuals(previous_BTC, swept_BTC))
         self._log({names.PHASE1_VAL_CONVERGED_RATIO: ratio}, batch)
@@ -124,13 +123,6 @@ class FixedPointModule(L.LightningModule):
     def _zeros(self, rows: TokenRows) -> Tensor:
         shape = (*rows.tokens.shape, self.config.context_dim)
         return torch.zeros(shape, device=self.device, dtype=self.statistics.first_sum.dtype)
-
-    def _next_contexts(
-        self, previous_BTC: Tensor, swept_BTC: Tensor, embeddings_BTE: Tensor
-    ) -> Tensor:
-        # F hands on normalised contexts. A correction leaves that sphere, and sweep by sweep what
-        # it is off would grow from rounding errors to the size of the contexts.
-        return normalise(quasi_newton_step(self.network, previous_BTC, swept_BTC, embeddings_BTE))
 
     def _converged_ratio(self, residuals_BT: Tensor) -> Tensor:
         converged = residuals_BT.detach() < self.config.phase1_convergence_threshold

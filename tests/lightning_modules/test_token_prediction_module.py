@@ -35,9 +35,10 @@ def test_logits_are_causal(tiny_config: Config, tiny_data: TokenDataModule) -> N
     changed[:, 10] = (changed[:, 10] + 1) % tiny_data.vocab_size
     with torch.no_grad():
         before, after = module(tokens), module(changed)
-    assert torch.equal(before[:, :10], after[:, :10])
-    assert not torch.equal(before[:, 10], after[:, 10])
-    assert not torch.equal(before[:, 11], after[:, 11])
+    # How many sweeps solve a text hangs on all of it: up to rounding errors.
+    torch.testing.assert_close(before[:, :10], after[:, :10], rtol=1e-5, atol=1e-5)
+    assert (before[:, 10] - after[:, 10]).abs().max() > 1e-2
+    assert (before[:, 11] - after[:, 11]).abs().max() > 1e-3
 
 
 def test_perplexity_against_a_unigram_by_hand(
