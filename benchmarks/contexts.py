@@ -89,7 +89,7 @@ def main() -> None:
     quieten()
     torch.set_num_threads(options.threads)
     if options.invariance:
-        print_invariance(options.weights, options.losses, options.seeds)
+        print_invariance(options)
         return
     settings = [
         Setting(*values)
@@ -209,26 +209,20 @@ def line(setting: Setting, runs: list[Figures]) -> str:
     )
 
 
-def print_invariance(weights: list[float], losses: list[DiversityLoss], seeds: list[int]) -> None:
+def print_invariance(options: argparse.Namespace) -> None:
     """Effective rank of momenta and batches: 64 x 128 training tokens, 128 optimiser steps."""
     print("loss                weight  momentum  batch tokens  rank: train   val   each seed's val")
     for loss, weight, momentum, rows in itertools.product(
-        losses, weights, (0.0, 0.9, 0.99), (4, 16, 64)
+        options.losses, options.weights, options.momenta, options.batches
     ):
         ranks = []
-        for seed in seeds:
+        for seed in options.seeds:
             config = dataclasses.replace(
                 config_of(Setting("gated", 1, loss, weight), seed), ema_momentum=momentum,
-                num_samples=_INVARIANCE_ROWS, batch_size=rows,
+                num_samples=_INVARIANCE_ROWS, num_val_samples=1, batch_size=rows,
                 phase1_max_epochs=_INVARIANCE_STEPS * rows // _INVARIANCE_ROWS,
             )  # fmt: skip
-            module, datamodule, _, _ = train(config)
-            ranks.append(
-                [
-                    rank_of(module, part.tokens)
-                    for part in (datamodule.train_rows, datamodule.val_rows)
-                ]
-            )
+            ranks.append(ranks_of(config))
         train_mean, val_mean = (statistics.mean(part) for part in zip(*ranks, strict=True))
         each = " ".join(f"{val:.4f}" for _, val in ranks)
         print(
@@ -236,6 +230,14 @@ def print_invariance(weights: list[float], losses: list[DiversityLoss], seeds: l
             f"{train_mean:12.4f} {val_mean:6.4f}  {each}",
             flush=True,
         )
+
+
+def ranks_of(config: Config) -> tuple[float, float]:
+    """Effective rank on training and on unseen text, which is not looked at every sweep."""
+    module, datamodule, _, _ = train(config)
+    unseen = TokenDataModule(dataclasses.replace(config, num_val_samples=_ROWS))
+    unseen.setup()
+    return rank_of(module, datamodule.train_rows.tokens), rank_of(module, unseen.val_rows.tokens)
 
 
 def read(records: Path) -> Table:
@@ -283,6 +285,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memories", nargs="+", default=["gated"])
     parser.add_argument("--layers", type=int, nargs="+", default=[1])
     parser.add_argument("--invariance", action="store_true", help="vary momentum and batch instead")
+    parser.add_argument("--momenta", type=float, nargs="+", default=[0.0, 0.9, 0.99])
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 16, 64], help="in rows")
     parser.add_argument("--records", type=Path, help="file that runs are added to and drawn from")
     parser.add_argument("--plot", type=Path, help="PNG to draw rank against sweeps to")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
