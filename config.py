@@ -67,7 +67,7 @@ class Config:
     """Factor on the update of the context; smaller remembers longer."""
 
     # Phase 1
-    dist_reg_weight: float = 0.5
+    dist_reg_weight: float = 0.2
     """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
     diversity_loss: DiversityLoss = "log_det"
     """What measures diversity: the distance of the contexts' `covariance` from the identity,
