@@ -66,7 +66,7 @@ class FixedPointModule(L.LightningModule):
         swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
         residuals_BT = residuals(previous_BTC, swept_BTC)
         residual = residuals_BT.mean()
-        diversity = self.diversity(self.statistics(swept_BTC.flatten(0, 1)))
+        diversity = self.diversity(self.statistics(swept_BTC))
         weight = self.config.dist_reg_weight
         loss = (1 - weight) * residual + weight * diversity
         next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE)

@@ -44,6 +44,8 @@ class TokenPredictionModule(L.LightningModule):
             embed_dim=config.head_embed_dim,
             hidden_dim=config.head_hidden_dim,
             dropout=config.dropout,
+            context_scale=config.context_scale,
+            prior_count=config.prior_count,
         )
         self.val_mean_loss = WeightedMean()
         self.test_mean_loss = WeightedMean()
@@ -66,7 +68,7 @@ class TokenPredictionModule(L.LightningModule):
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
         if stage == "fit":
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
-            self.head.set_unigram(datamodule.token_counts())
+            self.head.set_token_counts(datamodule.token_counts())
 
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)

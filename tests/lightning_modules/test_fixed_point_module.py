@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from config import Config
+from config import Config, Memory
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from models.diagnostics import effective_rank
 from models.fixed_point import solve_rows
-from models.sweeps import sweep
+from models.sweeps import quasi_newton_step, sweep
 from tuning.training import NO_LOGGER, fit_phase
 
 
@@ -69,16 +69,18 @@ def test_same_seed_equal_other_seed_different(
     assert not torch.equal(weights(first), weights(other))
 
 
+@pytest.mark.parametrize("memory", ["residual", "gated"])
 def test_contexts_carry_over_from_epoch_to_epoch(
-    tiny_config: Config, tiny_data: TokenDataModule
+    tiny_config: Config, tiny_data: TokenDataModule, memory: Memory
 ) -> None:
     """With a learning rate near 0, k epochs are k sweeps from zero, each row at its own place."""
-    config = dataclasses.replace(tiny_config, phase1_learning_rate=1e-30)
+    config = dataclasses.replace(tiny_config, phase1_learning_rate=1e-30, memory=memory)
     module, _ = fit(config, tiny_data, num_epochs=3)
     embeddings = module.network.embed(tiny_data.train_rows.tokens)
     expected = torch.zeros(*embeddings.shape[:2], config.context_dim)
     for _ in range(3):
-        expected = sweep(module.network, expected, embeddings)
+        swept = sweep(module.network, expected, embeddings)
+        expected = quasi_newton_step(module.network, expected, swept, embeddings)
     assert module.contexts is not None
     torch.testing.assert_close(module.contexts, expected.detach())
 
@@ -127,3 +129,15 @@ def test_gated_memory_takes_its_gates_from_the_training_text_and_learns(
     L.seed_everything(config.random_seed, verbose=False)
     untrained = FixedPointModule(config, tiny_data.vocab_size)
     assert not torch.equal(weights(untrained), weights(module))
+
+
+def test_sweeps_of_a_long_memory_stay_at_the_fixed_point(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """Rounding errors that grew from sweep to sweep would be as large as contexts after twenty."""
+    config = dataclasses.replace(
+        tiny_config, context_dim=256, update_scale=0.3, phase1_learning_rate=1e-30
+    )
+    _, trainer = fit(config, tiny_data, num_epochs=20)
+    assert float(trainer.callback_metrics[names.PHASE1_RESIDUAL]) < 1e-6
+    assert float(trainer.callback_metrics[names.PHASE1_VAL_CONVERGED_RATIO]) == 1.0
