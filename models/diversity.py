@@ -81,7 +81,10 @@ class RunningStatistics(nn.Module):
         contexts_NC = contexts_BTC.flatten(0, 1)
         share = 1 - self._momentum_of(len(contexts_NC))
         batch_mean = contexts_NC.mean(dim=0)
-        batch_second = contexts_NC.T @ contexts_NC / len(contexts_NC)
+        # All losses are symmetric in the second moments: half of the products' derivative is the
+        # other half's transpose, and one product gives the gradient of both.
+        half = contexts_NC.T @ contexts_NC.detach() / len(contexts_NC)
+        batch_second = 2 * half - half.detach()
         self._take_in(batch_mean, batch_second, share)
         mean = _with_slope_of(batch_mean, self.first_sum / self.weight_sum)
         second = _with_slope_of(batch_second, self.second_sum / self.weight_sum)
@@ -151,9 +154,12 @@ def log_det_distance(statistics: ContextStatistics) -> Tensor:
     """
     moments = statistics.covariance + torch.outer(statistics.mean, statistics.mean)
     ridge = _RIDGE * torch.eye(len(moments), device=moments.device, dtype=moments.dtype)
-    factor, _ = torch.linalg.cholesky_ex(moments + ridge)
-    distance: Tensor = math.log1p(_RIDGE) - 2 * factor.diagonal().log().mean()
-    return distance
+    factor, _ = torch.linalg.cholesky_ex(moments.detach() + ridge)
+    distance = math.log1p(_RIDGE) - 2 * factor.diagonal().log().mean()
+    # The gradient of log det is the inverse: a third of what the factor's own derivative costs.
+    slope = -torch.cholesky_inverse(factor) / len(moments)
+    with_slope: Tensor = distance + (slope * (moments - moments.detach())).sum()
+    return with_slope
 
 
 def dispersion(statistics: ContextStatistics) -> Tensor:
