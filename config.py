@@ -83,7 +83,7 @@ class Config:
     """Phase 1 stops when this share of the positions has converged."""
     ema_momentum: float = 0.9
     """Momentum of the moving averages of the contexts' mean and covariance, from 0 to below 1; they
-    reach back over 8 x context-dim contexts at least."""
+    reach back over 8 to 64 x context-dim contexts."""
 
     # Phase 2
     phase2_learning_rate: float = 8e-3
