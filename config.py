@@ -85,7 +85,7 @@ class Config:
     """Phase 1 stops when this share of the positions has converged."""
     ema_momentum: float = 0.9
     """Momentum of the moving averages of the contexts' mean and covariance, from 0 to below 1; they
-    reach back over 8 x context-dim contexts at least."""
+    reach back over 8 to 64 x context-dim contexts."""
     phase1_measure_every: int | None = None
     """Sweeps from one measurement of unseen text (effective rank, |cos|, token sensitivity) to the
     next; the last sweep has one always. None measures more rarely the fewer the training tokens."""

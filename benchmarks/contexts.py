@@ -28,6 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
 from config import Config, DiversityLoss, Memory
@@ -250,31 +251,43 @@ def read(records: Path) -> Table:
 
 
 def draw(table: Table) -> "matplotlib.figure.Figure":
-    """Effective rank against sweeps, a point a setting; mean of its seeds."""
+    """Effective rank against sweeps, a point a setting, the mean of its seeds; aims enlarged."""
     import matplotlib.figure
 
-    figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure = matplotlib.figure.Figure(figsize=(10, 4.5), layout="constrained")
+    everything, enlarged = figure.subplots(1, 2)
+    for axes in (everything, enlarged):
+        _draw_points(axes, table)
+        axes.axhline(0.95, color="tab:gray", linestyle="--")
+        axes.axvline(16, color="tab:gray", linestyle="--")
+        axes.set(xlabel=f"sweeps to a residual of {_TOLERANCE:g} ({_MAX_SWEEPS}: or more)")
+    everything.set(ylabel="effective rank on unseen tokens, share of C")
+    enlarged.set(xlim=(3, 18), ylim=(0.935, 0.965), title="enlarged, with weights of diversity")
+    everything.set(title="aimed at: above and left of the lines")
+    unique = dict(zip(*reversed(everything.get_legend_handles_labels()), strict=True))
+    everything.legend(unique.values(), unique.keys(), fontsize=7)
+    for setting, runs in table.items():
+        enlarged.annotate(
+            f"{setting.weight:g}", _point(runs), xytext=(3, 3), fontsize=7,
+            textcoords="offset points", annotation_clip=True, rotation=45,
+        )  # fmt: skip
+    return figure
+
+
+def _draw_points(axes: "matplotlib.axes.Axes", table: Table) -> None:
     colours = dict(zip(_LOSSES, ("tab:orange", "tab:green", "tab:blue", "tab:red"), strict=True))
     for setting, runs in table.items():
-        sweeps = statistics.mean(min(run.sweeps, _MAX_SWEEPS) for run in runs)
-        rank = statistics.mean(run.rank_val for run in runs)
         colour = colours[setting.loss]
         axes.plot(
-            sweeps, rank, "o" if setting.memory == "gated" else "s", color=colour,
+            *_point(runs), "o" if setting.memory == "gated" else "s", color=colour,
             markerfacecolor=colour if setting.num_layers == 1 else "none",
-            label=f"{setting.memory}, {setting.num_layers} layers, {setting.loss}",
+            label=f"{setting.memory}, layers: {setting.num_layers}, {setting.loss}",
         )  # fmt: skip
-        axes.annotate(f"{setting.weight:g}", (sweeps, rank), xytext=(4, 3), fontsize=7,
-                      textcoords="offset points")  # fmt: skip
-    axes.axhline(0.95, color="tab:gray", linestyle="--")
-    axes.axvline(16, color="tab:gray", linestyle="--")
-    axes.set(xlabel=f"sweeps to a residual of {_TOLERANCE:g} ({_MAX_SWEEPS}: or more)")
-    axes.set(ylabel="effective rank on unseen tokens, share of C")
-    unique = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(unique.values(), unique.keys(), fontsize=7)
-    axes.set_title("Beside a point its weight of diversity; aimed at: above and left of the lines")
-    return figure
+
+
+def _point(runs: list[Figures]) -> tuple[float, float]:
+    sweeps = statistics.mean(min(run.sweeps, _MAX_SWEEPS) for run in runs)
+    return sweeps, statistics.mean(run.rank_val for run in runs)
 
 
 def _options() -> argparse.Namespace:

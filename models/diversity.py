@@ -1,8 +1,8 @@
 """Running statistics of the contexts, and the diversity losses that act on them.
 
 What a loss comes to must depend on the contexts alone, not on how many of them a batch has or how
-long the averages remember. Two things see to it. Averages reach back over at least
-`_WINDOW` x C contexts, as many as a log-determinant needs. And the square of a finite sample's
+long the averages remember. Two things see to it. Averages reach back over a window that is counted
+in contexts and bounded, long enough for a log-determinant. And the square of a finite sample's
 covariance is too large by about C / N, because each sequence also meets itself in it: that part is
 known (`ContextStatistics.own_square`) and taken off.
 
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 _RIDGE = 0.05
 """Added to every eigenvalue before its logarithm is taken."""
-_WINDOW = 8
+_SHORTEST_WINDOW = 8
 """Contexts a dimension that the averages reach back over at least."""
+_LONGEST_WINDOW = 64
+"""Contexts a dimension that they reach back over at most: beyond, what is averaged are the contexts
+of weights that training has left behind."""
 _VARIANCE_FLOOR = 1e-4
 """Keeps the slope of a standard deviation finite where a variance is 0; as in VICReg."""
 
@@ -53,8 +56,8 @@ class RunningStatistics(nn.Module):
 
     Args:
         context_dim: C.
-        momentum: share of the averages that a batch leaves, from 0 to below 1; more is left where
-            the window would otherwise be shorter than `_WINDOW` x C contexts.
+        momentum: share of the averages that a batch leaves, from 0 to below 1; more or less is left
+            where the window would otherwise be shorter than 8 C contexts or longer than 64 C.
     """
 
     def __init__(self, context_dim: int, momentum: float) -> None:
@@ -112,7 +115,11 @@ class RunningStatistics(nn.Module):
         return own_square, self.own_share_sum / whole
 
     def _momentum_of(self, num_contexts: int) -> float:
-        return max(self.momentum, 1 - num_contexts / (_WINDOW * len(self.first_sum)))
+        dimensions = num_contexts / len(self.first_sum)
+        shortest, longest = (
+            max(0.0, 1 - dimensions / window) for window in (_SHORTEST_WINDOW, _LONGEST_WINDOW)
+        )
+        return min(max(self.momentum, shortest), longest)
 
 
 def _with_slope_of(batch: Tensor, average: Tensor) -> Tensor:

@@ -99,13 +99,32 @@ def test_one_batch_is_numpys_mean_and_covariance(momentum: float) -> None:
 
 
 def test_long_memory_is_the_covariance_of_all_data() -> None:
-    batches = [random_contexts(20, 4, seed) for seed in range(6)]
+    """Batches of one context a dimension; 64 a dimension are the longest memory."""
+    batches = [random_contexts(4, 4, seed) for seed in range(6)]
     statistics = make_statistics(4, 1 - 1e-6)
     for batch in batches:
         mean, covariance, *_ = take_in(statistics, batch)
     everything = torch.cat(batches).numpy()
-    np.testing.assert_allclose(mean, everything.mean(axis=0), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(covariance, np.cov(everything.T, bias=True), rtol=1e-3, atol=1e-3)
+    weights = np.repeat((1 - 1 / 64) ** np.arange(5.0, -1, -1), 4)
+    np.testing.assert_allclose(mean, np.average(everything, axis=0, weights=weights))
+    expected = np.cov(everything.T, ddof=0, aweights=weights)
+    np.testing.assert_allclose(covariance, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 128])
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.999])
+def test_window_is_counted_in_contexts(momentum: float, batch_size: int) -> None:
+    """Of what came before, e^-8 at most is left after 8 longest windows, and under any momentum and
+    batch at least a fifth after the shortest."""
+    statistics = make_statistics(4, momentum)
+    take_in(statistics, torch.full((10_000, 4), 1.0, dtype=torch.float64))
+    left = []
+    for _ in range(8 * 64 * 4 // batch_size):
+        left.append(take_in(statistics, torch.zeros(batch_size, 4, dtype=torch.float64)).mean[0])
+    assert left[-1] < 2 * np.exp(-8)
+    shortest = 8 * 4 // batch_size
+    if shortest > 0:
+        assert left[shortest - 1] > 0.2
 
 
 def test_averages_forget_at_the_rate_of_the_momentum() -> None:
@@ -152,7 +171,7 @@ def test_later_gradient_does_not_shrink_with_the_momentum(momentum: float) -> No
     torch.testing.assert_close(later, first)
 
 
-@pytest.mark.parametrize("momentum", [0.5, 0.99])
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
 def test_gradient_is_taken_at_the_averages_and_applied_to_the_batch(momentum: float) -> None:
     old, new = random_contexts(30, 5, seed=0), random_contexts(20, 5, seed=1)
     statistics = make_statistics(5, momentum)
