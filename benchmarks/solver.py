@@ -118,9 +118,8 @@ def open_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     # AssertionError: this build of torch has no such device.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"--device is {name!r}, which torch cannot use; it must be {right}."
-        ) from (error)
+        message = f"--device is {name!r}, which torch cannot use here; it must be {right}."
+        raise InputError(message) from error
     return device
 
 
