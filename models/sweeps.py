@@ -67,11 +67,22 @@ def quasi_newton_step(
         return swept_BTC
     keep_BT = network.keep(embeddings_BTE)
     change_BTC = rotated_decayed_sum(keep_BT, swept_BTC - contexts_BTC)
-    contexts_BTC = contexts_BTC + change_BTC
-    # Contexts have a mean square of 1 at most: far from the fixed point a correction may overshoot.
-    # At the fixed point nothing is scaled, and it stays one to the last digit.
-    mean_square = contexts_BTC.square().mean(dim=-1, keepdim=True)
-    return contexts_BTC * mean_square.clamp_min(1).rsqrt()
+    return _with_moments_of(swept_BTC, contexts_BTC + change_BTC)
+
+
+def _with_moments_of(swept_BTC: Tensor, corrected_BTC: Tensor) -> Tensor:
+    """The corrected contexts with each position's mean and length as F has just made them.
+
+    F normalises: it answers neither a shift of all entries nor a scaling, which `keep` would hand
+    on to all positions. Left in, they grow from rounding errors to the size of the contexts within
+    ten sweeps where memory is long. At the fixed point nothing changes.
+    """
+    mean = corrected_BTC.mean(dim=-1, keepdim=True) - swept_BTC.mean(dim=-1, keepdim=True)
+    centred_BTC = corrected_BTC - mean
+    swept_length = torch.linalg.vector_norm(swept_BTC, dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(centred_BTC, dim=-1, keepdim=True).clamp_min(1e-12)
+    restored_BTC: Tensor = centred_BTC * (swept_length / length)
+    return restored_BTC
 
 
 def residuals(contexts_BTC: Tensor, swept_BTC: Tensor) -> Tensor:

@@ -61,8 +61,9 @@ def solve_by_windows(
     A position has settled when its residual, and an estimate of its mean square distance from the
     trajectory, are below the tolerance. G maps the positions up to any t to themselves, so they
     are a fixed-point problem of their own, and Banach's bound holds for each: the error is at most
-    M / (1 - q), M the largest change up to t and q its ratio to the sweep before. Where q is 1 or
-    more, nothing has settled but the positions that are exact: one more with every sweep.
+    M / (1 - q), M the largest change up to t and q its ratio to the sweep before, or that one's to
+    the one before it. Where q is 1 or more, nothing has settled but the positions that are exact:
+    one more with every sweep.
 
     Args:
         network: F.
@@ -130,7 +131,7 @@ class _Windows:
         self.width = window
         self.contexts = initial_BC.new_zeros(num_rows, window, initial_BC.shape[-1])
         self.change = _precise(initial_BC.new_zeros(num_rows, window))
-        self.nearby = torch.full_like(self.change, math.inf)
+        self.rate = self.nearby = torch.full_like(self.change, math.inf)
         self.settled = torch.zeros_like(self.change, dtype=torch.bool)
         self.worst = self.best_worst = math.inf
         # Where one window has it all, it is the solution itself.
@@ -149,15 +150,19 @@ class _Windows:
             self.next_contexts = self._where_it_helps(corrected, swept, change)
             correction = residuals(self.contexts, corrected)
             change = torch.maximum(change, _precise(correction))
+        largest = change.cummax(dim=1).values.sqrt()
+        rate = largest / self.change.cummax(dim=1).values.sqrt()
+        error = largest / (1 - torch.maximum(rate, self.rate)).clamp_min(0)
         # Once settled is settled: later changes may be no more than rounding errors.
-        settled = self.settled | _settled(self.change, change, tolerance)
+        settled = self.settled | (largest == 0) | (error.square() < tolerance)
         settled[:, : self.front - self.start] = True
-        self.change, self.settled = change, settled
+        self.change, self.rate, self.settled = change, rate, settled
         count = settled.all(dim=0).long().cumprod(dim=0).sum()
         # The one synchronisation of a sweep: two numbers.
         num_settled, self.worst = torch.stack([count.double(), residual.max().double()]).tolist()
         self.num_settled = self.start + int(num_settled)
-        if self.worst <= self.best_worst:
+        # The zeros of the start are no result, however small their residual may be.
+        if self.front > 0 and self.worst <= self.best_worst:
             self.best, self.best_worst = self.contexts, self.worst
         return residual.mean()
 
@@ -187,6 +192,7 @@ class _Windows:
         width = min(self.contexts.shape[1], self.solution.shape[1] - self.start)
         self.contexts = _moved(self.next_contexts, count, width, new=0.0)
         self.change = _moved(self.change, count, width, new=0.0)
+        self.rate = _moved(self.rate, count, width, new=math.inf)
         self.nearby = _moved(self.nearby, count, width, new=math.inf)
         self.settled = _moved(self.settled, count, width, new=False)
         self.width, self.best_worst = width, math.inf
@@ -198,15 +204,6 @@ class _Windows:
             return last
         self.solution[:, self.start : self.start + self.width] = last
         return self.solution
-
-
-def _settled(change_before_BT: Tensor, change_BT: Tensor, tolerance: float) -> Tensor:
-    """Where the error, by Banach's bound over all positions up to there, is below the tolerance."""
-    largest = change_BT.cummax(dim=1).values.sqrt()
-    before = change_before_BT.cummax(dim=1).values.sqrt()
-    # M / (1 - q) with q = M / M_before.
-    error = largest * before / (before - largest)
-    return (largest == 0) | ((largest < before) & (error.square() < tolerance))
 
 
 def _moved(values: Tensor, count: int, width: int, *, new: float) -> Tensor:
