@@ -14,6 +14,8 @@ Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Memory = Literal["residual", "gated"]
 DiversityLoss = Literal["covariance", "variance_covariance", "log_det", "dispersion"]
 Accelerator = Literal["auto", "cpu", "gpu"]
+ContextDtype = Literal["float32", "bfloat16"]
+ContextStorage = Literal["auto", "device", "memory", "disk"]
 PresetName = Literal["default", "published", "smoke"]
 
 
@@ -84,6 +86,9 @@ class Config:
     ema_momentum: float = 0.9
     """Momentum of the moving averages of the contexts' mean and covariance, from 0 to below 1; they
     reach back over 8 to 64 x context-dim contexts."""
+    phase1_measure_every: int | None = None
+    """Sweeps from one measurement of unseen text (effective rank, |cos|, token sensitivity) to the
+    next; the last sweep has one always. None measures more rarely the fewer the training tokens."""
 
     # Phase 2
     phase2_learning_rate: float = 8e-3
@@ -127,8 +132,14 @@ class Config:
     """Arithmetic of both phases."""
     accelerator: Accelerator = "auto"
     """Where to train."""
+    context_dtype: ContextDtype = "float32"
+    """Type in which contexts are kept from sweep to sweep; bfloat16 takes half of the memory.
+    With precision 64-true, float32 keeps all of their 64 bits."""
+    context_storage: ContextStorage = "auto"
+    """Where contexts are kept: the accelerator's memory, main memory, or a file in cache-dir; auto
+    takes the first of these of whose free space they fill half at most."""
     cache_dir: str = ".cache"
-    """Folder of the tokenised corpora."""
+    """Folder of the tokenised corpora, and of contexts that are kept on disk."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -146,7 +157,8 @@ class Config:
         self._require(
             "vocab_size", lambda value: value >= 257, "257 or more (bytes and end-of-text)"
         )
-        self._require("num_val_samples", lambda value: value is None or value >= 1, "1 or more")
+        for name in ("num_val_samples", "phase1_measure_every"):
+            self._require(name, lambda value: value is None or value >= 1, "1 or more")
         for name, choices in _CHOICES.items():
             self._require(
                 name, lambda value, choices=choices: value in choices, f"one of {choices}"
@@ -179,6 +191,8 @@ _CHOICES = {
     "accelerator": ("auto", "cpu", "gpu"),
     "memory": ("residual", "gated"),
     "diversity_loss": ("covariance", "variance_covariance", "log_det", "dispersion"),
+    "context_dtype": ("float32", "bfloat16"),
+    "context_storage": ("auto", "device", "memory", "disk"),
 }
 
 

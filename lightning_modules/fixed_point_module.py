@@ -1,24 +1,42 @@
 """Phase 1: contexts that reach a fixed point and stay diverse."""
 
+import math
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 from config import Config
-from datamodules.token_datamodule import TokenBatch, TokenRows
+from datamodules.token_datamodule import TokenBatch
 from lightning_modules import metric_names as names
+from lightning_modules.context_store import ContextStore
 from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import scheduled
-from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
+from lightning_modules.settings import (
+    as_config,
+    checkpoint_record,
+    clip_gradients,
+    context_network,
+    context_store,
+)
 from models.diagnostics import inspect_mapping
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
 from models.fixed_point import solve_rows
 from models.gated_network import GatedContextNetwork
 from models.sweeps import quasi_newton_step, residuals, sweep
+
+_FIGURES = (
+    names.PHASE1_TRAIN_LOSS,
+    names.PHASE1_RESIDUAL,
+    names.PHASE1_DIVERSITY,
+    names.PHASE1_CONVERGED_RATIO,
+)
+_VAL_TOKENS_A_TRAINING_TOKEN = 1 / 3
+"""Unseen tokens that are measured for every training token of the sweeps between two measurements:
+a measurement is two passes of F where training is three, and takes a fifth of the time at most."""
 
 
 class FixedPointModule(L.LightningModule):
@@ -28,8 +46,9 @@ class FixedPointModule(L.LightningModule):
     epoch; a sweep that starts away from the fixed point is what teaches F to contract. Token
     embeddings are not trained.
 
-    Validation solves unseen rows exactly for effective rank, identity mapping and token
-    sensitivity, and sweeps contexts of its own beside the training's for the converged ratio.
+    Validation sweeps contexts of its own beside the training's, of as many rows at most, for the
+    converged ratio. After some sweeps, the last among them always, it solves all unseen rows exactly
+    for effective rank, identity mapping and token sensitivity.
     """
 
     def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:
@@ -41,11 +60,14 @@ class FixedPointModule(L.LightningModule):
         self.network.embedding.requires_grad_(False)
         self.statistics = RunningStatistics(config.context_dim, config.ema_momentum)
         self.diversity = DIVERSITY_LOSSES[config.diversity_loss]
+        self.figures = WeightedMean(len(_FIGURES))
         self.rank = EffectiveRank(config.context_dim)
         self.context_cosine = WeightedMean()
         self.token_sensitivity = WeightedMean()
-        self.contexts: Tensor | None = None
-        self.val_contexts: Tensor | None = None
+        self.contexts: ContextStore | None = None
+        self.val_contexts: ContextStore | None = None
+        self._restored: tuple[Tensor, Tensor] | None = None
+        self._is_measured = True
 
     def setup(self, stage: str) -> None:
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
@@ -56,8 +78,18 @@ class FixedPointModule(L.LightningModule):
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
         if self.contexts is None:
-            self.contexts = self._zeros(datamodule.train_rows)
-            self.val_contexts = self._zeros(datamodule.val_rows)
+            tokens, val_tokens = datamodule.train_rows.tokens, datamodule.val_rows.tokens
+            weight = self.network.embedding.weight
+            self.contexts = context_store(self.config, tokens, weight)
+            self.val_contexts = context_store(self.config, val_tokens[: len(tokens)], weight)
+        if self._restored is not None:
+            assert self.val_contexts is not None
+            self.contexts.fill(self._restored[0])
+            self.val_contexts.fill(self._restored[1])
+            self._restored = None
+
+    def on_train_epoch_start(self) -> None:
+        self.figures.reset()
 
     def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
         assert self.contexts is not None
@@ -70,33 +102,31 @@ class FixedPointModule(L.LightningModule):
         weight = self.config.dist_reg_weight
         loss = (1 - weight) * residual + weight * diversity
         next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE)
-        self.contexts[batch.row_index] = next_BTC.to(self.contexts.dtype)
-        figures = {
-            names.PHASE1_TRAIN_LOSS: loss.detach(),
-            names.PHASE1_RESIDUAL: residual.detach(),
-            names.PHASE1_DIVERSITY: diversity.detach(),
-            names.PHASE1_CONVERGED_RATIO: self._converged_ratio(residuals_BT),
-        }
-        self._log(figures, batch)
+        self.contexts[batch.row_index] = next_BTC
+        ratio = self._converged_ratio(residuals_BT)
+        figures = torch.stack([loss, residual, diversity, ratio]).detach()
+        self.figures.update(figures, weight=len(batch.tokens))
+        if self.trainer.is_last_batch:
+            # Once an epoch: logging at every step cost more than a tenth of a small step.
+            means = self.figures.compute()
+            self.log_dict(dict(zip(_FIGURES, means, strict=True)), on_step=False, on_epoch=True)
         return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._is_measured = self._measures_now()
 
     def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
         assert self.val_contexts is not None
         embeddings_BTE = self.network.embed(batch.tokens)
-        previous_BTC = self.val_contexts[batch.row_index]
-        swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
-        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC, embeddings_BTE)
-        self.val_contexts[batch.row_index] = next_BTC.to(previous_BTC.dtype)
-        ratio = self._converged_ratio(residuals(previous_BTC, swept_BTC))
-        self._log({names.PHASE1_VAL_CONVERGED_RATIO: ratio}, batch)
-
-        exact_BTC = solve_rows(self.network, embeddings_BTE)
-        self.rank.update(exact_BTC)
-        mapping = inspect_mapping(self.network, exact_BTC, embeddings_BTE)
-        self.context_cosine.update(mapping.context_cosine, weight=len(batch.tokens))
-        self.token_sensitivity.update(mapping.token_sensitivity, weight=len(batch.tokens))
+        num_swept = len(self.val_contexts.rows) - batch_index * len(batch.tokens)
+        if num_swept > 0:
+            self._sweep_unseen(embeddings_BTE[:num_swept], batch.row_index[:num_swept])
+        if self._is_measured:
+            self._measure(embeddings_BTE)
 
     def on_validation_epoch_end(self) -> None:
+        if not self._is_measured:
+            return
         rank = self.rank.compute()
         self.log(names.PHASE1_EFFECTIVE_RANK, rank)
         self.log(names.PHASE1_EFFECTIVE_RANK_RATIO, rank / self.config.context_dim)
@@ -109,24 +139,61 @@ class FixedPointModule(L.LightningModule):
         optimizer = Adam(
             self.network.layers.parameters(),
             lr=self.config.phase1_learning_rate,
-            fused=can_fuse(self.config),
+            fused=True,
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
         return scheduled(optimizer, num_steps, self.config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["contexts"] = (self.contexts, self.val_contexts)
+        assert self.contexts is not None
+        assert self.val_contexts is not None
+        checkpoint["contexts"] = (self.contexts.rows, self.val_contexts.rows)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.contexts, self.val_contexts = checkpoint["contexts"]
+        self._restored = checkpoint["contexts"]
 
-    def _zeros(self, rows: TokenRows) -> Tensor:
-        shape = (*rows.tokens.shape, self.config.context_dim)
-        return torch.zeros(shape, device=self.device, dtype=self.statistics.first_sum.dtype)
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip_gradients(optimizer, gradient_clip_val)
+
+    def _measures_now(self) -> bool:
+        """Whether unseen rows are solved after this sweep: it may be the last, or it is its turn."""
+        num_sweeps = self.current_epoch + 1
+        if num_sweeps == self.trainer.max_epochs:
+            return True
+        converged_ratio = self.figures.compute()[_FIGURES.index(names.PHASE1_CONVERGED_RATIO)]
+        if converged_ratio >= self.config.phase1_min_converged_ratio:
+            return True
+        return num_sweeps % self._measure_every() == 0
+
+    def _measure_every(self) -> int:
+        if self.config.phase1_measure_every is not None:
+            return self.config.phase1_measure_every
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+        num_train_tokens: int = datamodule.train_rows.tokens.numel()
+        num_val_tokens: int = datamodule.num_val_tokens
+        return max(1, math.ceil(num_val_tokens / (_VAL_TOKENS_A_TRAINING_TOKEN * num_train_tokens)))
+
+    def _sweep_unseen(self, embeddings_BTE: Tensor, row_index: Tensor) -> None:
+        assert self.val_contexts is not None
+        previous_BTC = self.val_contexts[row_index]
+        swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
+        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC, embeddings_BTE)
+        self.val_contexts[row_index] = next_BTC
+        ratio = self._converged_ratio(residuals(previous_BTC, swept_BTC))
+        self.log(names.PHASE1_VAL_CONVERGED_RATIO, ratio, batch_size=len(row_index))
+
+    def _measure(self, embeddings_BTE: Tensor) -> None:
+        exact_BTC = solve_rows(self.network, embeddings_BTE)
+        self.rank.update(exact_BTC)
+        mapping = inspect_mapping(self.network, exact_BTC, embeddings_BTE, exact_BTC)
+        self.context_cosine.update(mapping.context_cosine, weight=len(embeddings_BTE))
+        self.token_sensitivity.update(mapping.token_sensitivity, weight=len(embeddings_BTE))
 
     def _converged_ratio(self, residuals_BT: Tensor) -> Tensor:
         converged = residuals_BT.detach() < self.config.phase1_convergence_threshold
         return converged.float().mean()
-
-    def _log(self, figures: dict[str, Tensor], batch: TokenBatch) -> None:
-        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch.tokens))

@@ -34,6 +34,9 @@ class EffectiveRank(Metric):
 class WeightedMean(Metric):
     """Mean of values, each with its weight; a value that is not a number makes the mean none.
 
+    With `num_figures`, of that many figures at once, each update a vector of them: an update costs
+    the same whatever their number, and no synchronisation.
+
     torchmetrics' own leaves such values out, which hides a loss that diverged, or (told not to
     look for them) leaves out the weights.
     """
@@ -42,9 +45,11 @@ class WeightedMean(Metric):
     weighted_sum: Tensor
     weight_sum: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, num_figures: int | None = None) -> None:
         super().__init__()
-        self.add_state("weighted_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        shape = () if num_figures is None else (num_figures,)
+        zeros = torch.zeros(shape, dtype=torch.float64)
+        self.add_state("weighted_sum", zeros, dist_reduce_fx="sum")
         self.add_state("weight_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.set_dtype(torch.float64)
 

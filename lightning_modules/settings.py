@@ -1,9 +1,15 @@
 """What both modules make of a configuration."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
 from config import Config
+from lightning_modules.context_store import ContextStore
 from models.context_network import ContextNetwork
 from models.gated_network import GatedContextNetwork
 
@@ -18,11 +24,6 @@ def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:
     return {"config": dataclasses.asdict(config), "vocab_size": vocab_size}
 
 
-def can_fuse(config: Config) -> bool:
-    """Whether a fused optimiser may be used: Lightning cannot clip under mixed precision with one."""
-    return not config.precision.endswith("-mixed")
-
-
 def context_network(config: Config, vocab_size: int) -> ContextNetwork | GatedContextNetwork:
     """F in the sizes of a configuration."""
     network_class = GatedContextNetwork if config.memory == "gated" else ContextNetwork
@@ -33,3 +34,25 @@ def context_network(config: Config, vocab_size: int) -> ContextNetwork | GatedCo
         num_layers=config.num_layers,
         update_scale=config.update_scale,
     )
+
+
+def context_store(config: Config, tokens_NT: Tensor, weight: Tensor) -> ContextStore:
+    """Room for the contexts of rows of tokens, which are computed in the type of a weight."""
+    return ContextStore(
+        (len(tokens_NT), tokens_NT.shape[1], config.context_dim),
+        kept_as=torch.bfloat16 if config.context_dtype == "bfloat16" else weight.dtype,
+        like=weight,
+        storage=config.context_storage,
+        folder=Path(config.cache_dir),
+    )
+
+
+def clip_gradients(optimizer: Optimizer, largest_norm: float | None) -> None:
+    """Scales the gradients of an optimiser down to a norm; None or 0 leaves them as they are.
+
+    In Lightning's stead, which refuses fused optimisers under mixed precision, as they would unscale
+    gradients after clipping: those of bfloat16 are not scaled.
+    """
+    if largest_norm:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, largest_norm)

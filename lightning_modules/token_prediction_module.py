@@ -7,17 +7,23 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
+from lightning_modules.context_store import ContextStore
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.metrics import WeightedMean
 from lightning_modules.schedule import scheduled
-from lightning_modules.settings import as_config, can_fuse, checkpoint_record, context_network
+from lightning_modules.settings import (
+    as_config,
+    checkpoint_record,
+    clip_gradients,
+    context_network,
+    context_store,
+)
 from models.fixed_point import solve_rows
-from models.sweeps import sweep
 from models.token_head import TokenHead
 
 _ROWS_AT_ONCE = 256
@@ -49,8 +55,8 @@ class TokenPredictionModule(L.LightningModule):
         )
         self.val_mean_loss = WeightedMean()
         self.test_mean_loss = WeightedMean()
-        self.contexts: Tensor | None = None
-        self.val_contexts: Tensor | None = None
+        self.contexts: ContextStore | None = None
+        self.val_contexts: ContextStore | None = None
 
     @classmethod
     def from_phase1(cls, phase1: FixedPointModule, vocab_size: int) -> Self:
@@ -126,10 +132,18 @@ class TokenPredictionModule(L.LightningModule):
             groups,
             lr=self.config.phase2_learning_rate,
             betas=(0.9, 0.99),
-            fused=can_fuse(self.config),
+            fused=True,
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
         return scheduled(optimizer, num_steps, self.config.warmup_ratio)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip_gradients(optimizer, gradient_clip_val)
 
     def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
         """Mean nats a token: position t, which has read token t, predicts token t + 1."""
@@ -141,15 +155,16 @@ class TokenPredictionModule(L.LightningModule):
             return solve_rows(self.network, self.network.embed(tokens_BT))
 
     def _contexts_with_gradient(self, tokens_BT: Tensor) -> Tensor:
-        contexts_BTC = self._exact_contexts(tokens_BT)
         embeddings_BTE = self.network.embed(tokens_BT)
-        for _ in range(self.config.phase2_num_sweeps):
-            contexts_BTC = sweep(self.network, contexts_BTC, embeddings_BTE)
-        return contexts_BTC
+        return solve_rows(
+            self.network, embeddings_BTE, num_gradient_sweeps=self.config.phase2_num_sweeps
+        )
 
-    def _contexts_of(self, rows: TokenRows) -> Tensor:
-        chunks = torch.split(rows.tokens, _ROWS_AT_ONCE)
-        return torch.cat([self._exact_contexts(chunk.to(self.device)) for chunk in chunks])
+    def _contexts_of(self, rows: TokenRows) -> ContextStore:
+        store = context_store(self.config, rows.tokens, self.network.embedding.weight)
+        for index in torch.split(torch.arange(len(rows)), _ROWS_AT_ONCE):
+            store[index] = self._exact_contexts(rows.tokens[index].to(self.device))
+        return store
 
     def _log_perplexity(
         self, mean_loss: WeightedMean, loss_name: str, perplexity_name: str

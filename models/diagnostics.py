@@ -78,7 +78,10 @@ def reachable_rank(num_contexts: int, context_dim: int) -> float:
 
 @torch.no_grad()
 def inspect_mapping(
-    network: Network, contexts_BTC: Tensor, embeddings_BTE: Tensor
+    network: Network,
+    contexts_BTC: Tensor,
+    embeddings_BTE: Tensor,
+    outputs_BTC: Tensor | None = None,
 ) -> MappingReport:
     """Judges F on the contexts and tokens of a text, first positions (which read zeros) left out.
 
@@ -89,13 +92,15 @@ def inspect_mapping(
         network: F.
         contexts_BTC: (B, T, C), contexts of the text, T at least 2.
         embeddings_BTE: (B, T, E), its embeddings.
+        outputs_BTC: (B, T, C), F of each position's left neighbour, where it is known already: of a
+            trajectory, the trajectory. Computed where None.
     """
     num_rows, num_positions, _ = contexts_BTC.shape
     if num_positions < 2:
         raise ValueError(f"a text of {num_positions} token has no context to read")
     previous = shift_right(contexts_BTC)[:, 1:]
     embeddings = embeddings_BTE[:, 1:]
-    output = network(previous, embeddings)
+    output = network(previous, embeddings) if outputs_BTC is None else outputs_BTC[:, 1:]
     swap_dim = 0 if num_rows > 1 else 1
     swapped = embeddings_BTE.roll(1, dims=swap_dim)[:, 1:]
     change = _share_changed(output, network(previous, swapped))

@@ -64,8 +64,8 @@ def solve(
     settles: the least memory, and no work on what has settled. `auto` takes what
     `models.solver_cost` expects to be quickest, and ends with a scan where F does not contract.
 
-    Contexts that have not converged are the best that were seen, by the largest change that a
-    sweep makes to one of them.
+    Contexts that have not converged are the best that a sweep gave, by the largest residual; which
+    sweep's they are hangs on the whole text, so that only what has converged is causal.
 
     Args:
         network: F.

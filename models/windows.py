@@ -10,6 +10,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.sweeps import Network, quasi_newton_step, residuals, sweep
@@ -21,6 +22,12 @@ _STRIDE_SHARE = 8
 _TRUSTED_SWEEPS = 64
 """A position that is exact because as many sweeps have passed from its left says nothing about
 whether F contracts, and rounding errors may have grown: beyond this number they are looked at."""
+
+
+_HANDED_ON = 16
+"""Part of the tolerance that the contexts of a window which moves on may use."""
+_NEARBY = 32
+"""Positions to each side whose residuals tell whether a quasi-Newton step did good."""
 
 
 class WindowSolution(NamedTuple):
@@ -54,8 +61,9 @@ def solve_by_windows(
     A position has settled when its residual, and an estimate of its mean square distance from the
     trajectory, are below the tolerance. G maps the positions up to any t to themselves, so they
     are a fixed-point problem of their own, and Banach's bound holds for each: the error is at most
-    M / (1 - q), M the largest change up to t and q its ratio to the sweep before. Where q is 1 or
-    more, nothing has settled but the positions that are exact: one more with every sweep.
+    M / (1 - q), M the largest change up to t and q its ratio to the sweep before, or that one's to
+    the one before it. Where q is 1 or more, nothing has settled but the positions that are exact:
+    one more with every sweep.
 
     Args:
         network: F.
@@ -69,17 +77,18 @@ def solve_by_windows(
             spent than a scan to the settled positions and a window further. 0 never gives up.
 
     Returns:
-        Of the contexts that were looked at, those with the lowest worst change; not always the
-        last.
+        The contexts that have converged, else those whose largest residual is the lowest seen.
     """
     num_positions = embeddings_BTE.shape[1]
     window = min(window, num_positions)
     state = _Windows(network, embeddings_BTE, initial_BC, window, correct)
+    # What a window leaves of an error is handed on to the next.
+    settled_below = tolerance if window == num_positions else tolerance / _HANDED_ON
     trace: list[Tensor] = []
     num_updates = 0
     outcome: Outcome | None = None
     while outcome is None:
-        trace.append(state.look(tolerance))
+        trace.append(state.look(settled_below))
         if not math.isfinite(state.worst):
             outcome = "non_finite"
         elif state.num_settled == num_positions:
@@ -91,7 +100,7 @@ def solve_by_windows(
         else:
             num_updates += state.width
             state.update()
-    contexts_BTC = state.result()
+    contexts_BTC = state.result(best=outcome != "converged")
     if outcome == "converged" and len(trace) - 1 > min(_TRUSTED_SWEEPS, num_positions // 2):
         # As many sweeps as this cost far more than a scan does.
         distance = residuals(scan(network, embeddings_BTE, initial_BC), contexts_BTC).max()
@@ -122,6 +131,8 @@ class _Windows:
         self.width = window
         self.contexts = initial_BC.new_zeros(num_rows, window, initial_BC.shape[-1])
         self.change = _precise(initial_BC.new_zeros(num_rows, window))
+        self.rate = self.nearby = torch.full_like(self.change, math.inf)
+        self.settled = torch.zeros_like(self.change, dtype=torch.bool)
         self.worst = self.best_worst = math.inf
         # Where one window has it all, it is the solution itself.
         whole = (num_rows, num_positions, initial_BC.shape[-1])
@@ -135,19 +146,36 @@ class _Windows:
         change = _precise(residual)
         self.next_contexts = swept
         if self.correct:
-            self.next_contexts = quasi_newton_step(self.network, self.contexts, swept, embeddings)
-            correction = residuals(self.contexts, self.next_contexts)
+            corrected = quasi_newton_step(self.network, self.contexts, swept, embeddings)
+            self.next_contexts = self._where_it_helps(corrected, swept, change)
+            correction = residuals(self.contexts, corrected)
             change = torch.maximum(change, _precise(correction))
-        settled = _settled(self.change, change, tolerance)
+        largest = change.cummax(dim=1).values.sqrt()
+        rate = largest / self.change.cummax(dim=1).values.sqrt()
+        error = largest / (1 - torch.maximum(rate, self.rate)).clamp_min(0)
+        # Once settled is settled: later changes may be no more than rounding errors.
+        settled = self.settled | (largest == 0) | (error.square() < tolerance)
         settled[:, : self.front - self.start] = True
-        self.change = change
+        self.change, self.rate, self.settled = change, rate, settled
         count = settled.all(dim=0).long().cumprod(dim=0).sum()
         # The one synchronisation of a sweep: two numbers.
-        num_settled, self.worst = torch.stack([count.double(), change.max().double()]).tolist()
+        num_settled, self.worst = torch.stack([count.double(), residual.max().double()]).tolist()
         self.num_settled = self.start + int(num_settled)
-        if self.worst <= self.best_worst:
+        # The zeros of the start are no result, however small their residual may be.
+        if self.front > 0 and self.worst <= self.best_worst:
             self.best, self.best_worst = self.contexts, self.worst
         return residual.mean()
+
+    def _where_it_helps(self, corrected: Tensor, swept: Tensor, residual: Tensor) -> Tensor:
+        """A quasi-Newton step where the last one did good, the sweep alone where it did not.
+
+        Where F is far from the linear memory that the step takes it for, changes would grow from
+        step to step; a sweep makes them smaller.
+        """
+        nearby = F.max_pool1d(residual, 2 * _NEARBY + 1, stride=1, padding=_NEARBY)
+        falls = nearby < self.nearby
+        self.nearby = nearby
+        return torch.where(falls.unsqueeze(-1), corrected, swept)
 
     def update(self) -> None:
         """Takes over what the sweep made, and moves on if enough has settled."""
@@ -156,38 +184,33 @@ class _Windows:
         if self.solution is None or count * _STRIDE_SHARE < self.width:
             self.contexts = self.next_contexts
             return
-        self.solution[:, self.start : self.num_settled] = self.contexts[:, :count]
-        self.left = self.contexts[:, count - 1]
+        # What the sweep made of settled contexts is closer yet, and all that follows builds on it.
+        self.solution[:, self.start : self.num_settled] = self.next_contexts[:, :count]
+        self.left = self.next_contexts[:, count - 1]
         self.start = self.num_settled
         self.front = max(self.front, self.start)
         width = min(self.contexts.shape[1], self.solution.shape[1] - self.start)
-        self.contexts = _moved(self.next_contexts, count, width)
-        self.change = _moved(self.change, count, width)
+        self.contexts = _moved(self.next_contexts, count, width, new=0.0)
+        self.change = _moved(self.change, count, width, new=0.0)
+        self.rate = _moved(self.rate, count, width, new=math.inf)
+        self.nearby = _moved(self.nearby, count, width, new=math.inf)
+        self.settled = _moved(self.settled, count, width, new=False)
         self.width, self.best_worst = width, math.inf
 
-    def result(self) -> Tensor:
-        """The text's contexts; zeros where no window has been."""
-        best = self.best if self.best_worst < math.inf else self.contexts
+    def result(self, *, best: bool) -> Tensor:
+        """The text's contexts, with the window's best or latest; zeros where none has been."""
+        last = self.best if best and self.best_worst < math.inf else self.contexts
         if self.solution is None:
-            return best
-        self.solution[:, self.start : self.start + self.width] = best
+            return last
+        self.solution[:, self.start : self.start + self.width] = last
         return self.solution
 
 
-def _settled(change_before_BT: Tensor, change_BT: Tensor, tolerance: float) -> Tensor:
-    """Where the error, by Banach's bound over all positions up to there, is below the tolerance."""
-    largest = change_BT.cummax(dim=1).values.sqrt()
-    before = change_before_BT.cummax(dim=1).values.sqrt()
-    # M / (1 - q) with q = M / M_before.
-    error = largest * before / (before - largest)
-    return (largest == 0) | ((largest < before) & (error.square() < tolerance))
-
-
-def _moved(values: Tensor, count: int, width: int) -> Tensor:
-    """Without the first `count` positions, and with zeros for those that are new."""
+def _moved(values: Tensor, count: int, width: int, *, new: float) -> Tensor:
+    """Without the first `count` positions, and with a value for those that are new."""
     kept = values[:, count:]
-    new = kept.new_zeros(len(kept), width - kept.shape[1], *kept.shape[2:])
-    return torch.cat([kept, new], dim=1)
+    shape = (len(kept), width - kept.shape[1], *kept.shape[2:])
+    return torch.cat([kept, kept.new_full(shape, new)], dim=1)
 
 
 def scan(network: Network, embeddings_BTE: Tensor, initial_BC: Tensor) -> Tensor:
