@@ -61,7 +61,7 @@ class Phase1Step:
         weight = self.config.dist_reg_weight
         embeddings = self.network.embed(tokens_BT)
         swept = sweep(self.network, contexts_BTC, embeddings)
-        diversity = self.diversity(self.statistics(swept.flatten(0, 1)))
+        diversity = self.diversity(self.statistics(swept))
         loss = (1 - weight) * residuals(contexts_BTC, swept).mean() + weight * diversity
         following = quasi_newton_step(self.network, contexts_BTC, swept.detach(), embeddings)
         return loss, following

@@ -171,15 +171,15 @@ def _solve(
 ) -> FixedPointResult:
     num_rows, num_positions, _ = embeddings_BTE.shape
     window, patience = num_positions, 0.0
+    correct = method != "sweeps" and isinstance(network, LinearMemory)
     if method == "auto":
         device = embeddings_BTE.device.type
         choice = plan(network, network.context_dim, num_rows, num_positions, device)
-        window, patience = choice.window, choice.window_cost
+        window, patience, correct = choice.window, choice.window_cost, choice.correct
     elif method == "blocks":
         window = _BLOCK
     if method == "scan" or window == 0:
         return _scanned(network, embeddings_BTE, initial_BC)
-    correct = method != "sweeps" and isinstance(network, LinearMemory)
     found = solve_by_windows(
         network,
         embeddings_BTE,
