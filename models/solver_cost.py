@@ -42,7 +42,7 @@ _PASSES = 12
 _BYTES = 4
 _CORRECTION_WIDTH = 256
 """Entries that a quasi-Newton step adds to a context: its decays to the positions of a chunk."""
-_EXPECTED_SWEEPS = 40
+_EXPECTED_SWEEPS = 64
 """Until a trained network's contexts have settled, and with quasi-Newton steps."""
 _EXPECTED_CORRECTED_SWEEPS = 14
 _SMALLEST_WINDOW = 32
