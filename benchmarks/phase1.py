@@ -1,11 +1,15 @@
 """Phase 1 against the arithmetic that it cannot do without.
 
     python benchmarks/phase1.py [--cases published-640 ...] [--precision bf16-mixed]
+    python benchmarks/phase1.py --long 10000000 --sweeps 2 --batch-size 16
 
-Prints, for each size, the seconds of a sweep over the training tokens: of the floor (FLOPs over the
+The first prints, for each size, the seconds of a sweep over the training tokens: of the floor (FLOPs over the
 rate of this machine's matrix product), of a bare PyTorch loop, and of the Lightning module through
 `fit_phase` with TensorBoard's logs. The three take turns sweep by sweep, so that other work on the
 machine hits them alike; of each run the first sweep is left out.
+
+The second trains that many tokens of the default corpus (its bytes, of which there are 10.6 million
+in its training split), Phase 1 and an epoch of Phase 2, and prints what memory was resident.
 """
 
 import argparse
@@ -33,10 +37,14 @@ from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.gated_network import GatedContextNetwork
 from models.sweeps import quasi_newton_step, residuals, sweep
-from tuning.training import fit_phase, quieten
+from tuning.training import NO_LOGGER, fit_phase, quieten
 
+_BYTES = 257
+"""Entries of a vocabulary of bytes."""
+_MIB = 2**20
 _PRODUCT_SIZE = 2048
 """Rows and columns of the product whose rate is the machine's."""
 
@@ -94,6 +102,9 @@ def main() -> None:
     options = _options()
     quieten()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.precision}")
+    if options.long:
+        _train_long(options)
+        return
     for name in options.cases:
         _compare(name, _config(CASES[name], options), options.repetitions)
 
@@ -248,10 +259,12 @@ def _print_times(turns: list[Turn], count: Flops, num_tokens: int) -> None:
         f"MFLOP a token: formula {count.formula / 1e6:.2f}, exact {count.exact / 1e6:.2f}, with "
         f"diversity's products {(count.exact + count.diversity) / 1e6:.2f}"
     )
-    print("  seconds a sweep    median     best | median share of the rate: formula, exact, with")
+    print(
+        "  seconds a sweep        median     best | share of the rate: formula, exact, with diversity"
+    )
     floors = (count.formula, count.exact, count.exact + count.diversity)
     for name, floor in zip(("formula", "exact", "with diversity"), floors, strict=True):
-        print(f"  floor, {name:11} {num_tokens * floor / rate:6.4f}")
+        print(f"  {'floor, ' + name:22} {num_tokens * floor / rate:6.4f}")
     for kind in ("bare", "ours"):
         seconds = [getattr(turn, kind) for turn in turns]
         shares = [
@@ -259,12 +272,85 @@ def _print_times(turns: list[Turn], count: Flops, num_tokens: int) -> None:
             for floor in floors
         ]
         print(
-            f"  {kind:18} {statistics.median(seconds):6.4f}   {min(seconds):6.4f} | "
+            f"  {kind:22} {statistics.median(seconds):6.4f}   {min(seconds):6.4f} | "
             + " ".join(f"{share:.1%}" for share in shares)
         )
     ratio = statistics.median(turn.ours / turn.bare for turn in turns)
     best = min(turn.ours for turn in turns) / min(turn.bare for turn in turns)
-    print(f"  ours / bare        {ratio:6.3f}   {best:6.3f}")
+    print(f"  ours / bare            {ratio:6.3f}   {best:6.3f}")
+
+
+class WatchMemory(L.Callback):
+    """The largest resident memory, looked at every few steps.
+
+    anonymous: bytes of the process's own. mapped: bytes of files, which the system takes back when
+    it needs them.
+    """
+
+    _STEPS = 20
+
+    def __init__(self) -> None:
+        self.anonymous = self.mapped = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step % self._STEPS == 0:
+            self.look()
+
+    def on_validation_end(self, *_: object) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """Takes the memory of this moment into account."""
+        self.anonymous = max(self.anonymous, _resident("RssAnon"))
+        self.mapped = max(self.mapped, _resident("RssFile") + _resident("RssShmem"))
+
+
+def _resident(field: str) -> int:
+    """Bytes of this process's memory of one kind, as Linux counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def _train_long(options: argparse.Namespace) -> None:
+    base = Config()
+    config = dataclasses.replace(
+        _config(base, options), vocab_size=_BYTES, num_samples=options.long // base.max_seq_length,
+        context_dtype=options.context_dtype, context_storage=options.context_storage,
+    )  # fmt: skip
+    datamodule = TokenDataModule(config)
+    datamodule.setup()
+    print(datamodule.describe(), flush=True)
+    L.seed_everything(config.random_seed, verbose=False)
+    phase1 = FixedPointModule(config, datamodule.vocab_size)
+    _watch("Phase 1", phase1, config, datamodule, config.phase1_max_epochs)
+    phase1.forget_contexts()
+    phase2 = TokenPredictionModule.from_phase1(phase1, datamodule.vocab_size)
+    _watch("Phase 2", phase2, config, datamodule, 1)
+
+
+def _watch(
+    title: str,
+    module: FixedPointModule | TokenPredictionModule,
+    config: Config,
+    datamodule: TokenDataModule,
+    num_epochs: int,
+) -> None:
+    before, watch = _resident("RssAnon"), WatchMemory()
+    start = time.perf_counter()
+    trainer = fit_phase(
+        module, datamodule, config=config, num_epochs=num_epochs, logger=NO_LOGGER,
+        callbacks=[watch],
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    assert module.contexts is not None
+    num_bytes = module.contexts.rows.nbytes
+    print(
+        f"{title}: {num_epochs} epochs in {seconds:.1f} s; contexts {num_bytes / _MIB:,.0f} MiB on "
+        f"{module.contexts.place}; resident {(watch.anonymous - before) / _MIB:,.0f} MiB above the "
+        f"start's {before / _MIB:,.0f} MiB, and {watch.mapped / _MIB:,.0f} MiB of mapped files"
+    )
+    for name, figure in sorted(trainer.callback_metrics.items()):
+        print(f"  {name} {float(figure):.4f}", flush=True)
 
 
 def _config(config: Config, options: argparse.Namespace) -> Config:
@@ -284,6 +370,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default=default.precision)
     parser.add_argument("--memory", default=default.memory)
     parser.add_argument("--loss", default=default.diversity_loss)
+    parser.add_argument("--long", type=int, help="training tokens of one long training")
+    parser.add_argument("--context-dtype", default="bfloat16", help="of a long training")
+    parser.add_argument("--context-storage", default="auto", help="of a long training")
     parser.add_argument("--batch-size", type=int, help="sequences in a step; else the case's own")
     return parser.parse_args()
 

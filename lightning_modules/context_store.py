@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,9 +56,11 @@ class ContextStore:
         self.place: Place = _place_for(num_bytes, like.device) if storage == "auto" else storage
         if self.place == "disk":
             self.rows = _file_of_zeros(num_bytes, kept_as, folder).view(shape)
+        elif self.place == "memory" or like.device.type == "cpu":
+            # torch's own zeros are written one by one; numpy's are pages that nobody has touched.
+            self.rows = torch.from_numpy(np.zeros(num_bytes, np.uint8)).view(kept_as).view(shape)
         else:
-            device = like.device if self.place == "device" else torch.device("cpu")
-            self.rows = torch.zeros(shape, dtype=kept_as, device=device)
+            self.rows = torch.zeros(shape, dtype=kept_as, device=like.device)
 
     def __getitem__(self, row_index: Tensor) -> Tensor:
         """Contexts (B, T, C) of rows, (B,)."""
@@ -72,12 +75,10 @@ class ContextStore:
 
     def fill(self, contexts_NTC: Tensor) -> None:
         """Takes all rows from a tensor, a few at a time."""
-        for kept, given in zip(
-            torch.split(self.rows, _ROWS_AT_ONCE),
-            torch.split(contexts_NTC, _ROWS_AT_ONCE),
-            strict=True,
-        ):
-            kept.copy_(given)
+        kept = torch.split(self.rows, _ROWS_AT_ONCE)
+        given = torch.split(contexts_NTC, _ROWS_AT_ONCE)
+        for kept_rows, given_rows in zip(kept, given, strict=True):
+            kept_rows.copy_(given_rows)
 
 
 def _place_for(num_bytes: int, device: torch.device) -> Place:

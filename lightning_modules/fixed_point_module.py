@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from config import Config
-from datamodules.token_datamodule import TokenBatch
+from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.context_store import ContextStore
 from lightning_modules.metrics import EffectiveRank, WeightedMean
@@ -68,6 +68,7 @@ class FixedPointModule(L.LightningModule):
         self.val_contexts: ContextStore | None = None
         self._restored: tuple[Tensor, Tensor] | None = None
         self._is_measured = True
+        self._num_to_sweep = 0
 
     def setup(self, stage: str) -> None:
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
@@ -109,18 +110,21 @@ class FixedPointModule(L.LightningModule):
         if self.trainer.is_last_batch:
             # Once an epoch: logging at every step cost more than a tenth of a small step.
             means = self.figures.compute()
-            self.log_dict(dict(zip(_FIGURES, means, strict=True)), on_step=False, on_epoch=True)
+            figures_by_name = dict(zip(_FIGURES, means, strict=True))
+            self.log_dict(figures_by_name, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
     def on_validation_epoch_start(self) -> None:
+        assert self.val_contexts is not None
         self._is_measured = self._measures_now()
+        self._num_to_sweep = len(self.val_contexts.rows)
 
     def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
-        assert self.val_contexts is not None
         embeddings_BTE = self.network.embed(batch.tokens)
-        num_swept = len(self.val_contexts.rows) - batch_index * len(batch.tokens)
-        if num_swept > 0:
-            self._sweep_unseen(embeddings_BTE[:num_swept], batch.row_index[:num_swept])
+        num_rows = min(self._num_to_sweep, len(batch.tokens))
+        if num_rows > 0:
+            self._sweep_unseen(embeddings_BTE[:num_rows], batch.row_index[:num_rows])
+            self._num_to_sweep -= num_rows
         if self._is_measured:
             self._measure(embeddings_BTE)
 
@@ -160,6 +164,10 @@ class FixedPointModule(L.LightningModule):
     ) -> None:
         clip_gradients(optimizer, gradient_clip_val)
 
+    def forget_contexts(self) -> None:
+        """Gives back the room of the contexts, which nothing after Phase 1 reads."""
+        self.contexts = self.val_contexts = self._restored = None
+
     def _measures_now(self) -> bool:
         """Whether unseen rows are solved after this sweep: it may be the last, or it is its turn."""
         num_sweeps = self.current_epoch + 1
@@ -173,10 +181,9 @@ class FixedPointModule(L.LightningModule):
     def _measure_every(self) -> int:
         if self.config.phase1_measure_every is not None:
             return self.config.phase1_measure_every
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
-        num_train_tokens: int = datamodule.train_rows.tokens.numel()
-        num_val_tokens: int = datamodule.num_val_tokens
-        return max(1, math.ceil(num_val_tokens / (_VAL_TOKENS_A_TRAINING_TOKEN * num_train_tokens)))
+        datamodule: TokenDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+        num_measured = _VAL_TOKENS_A_TRAINING_TOKEN * datamodule.train_rows.tokens.numel()
+        return max(1, math.ceil(datamodule.num_val_tokens / num_measured))
 
     def _sweep_unseen(self, embeddings_BTE: Tensor, row_index: Tensor) -> None:
         assert self.val_contexts is not None

@@ -27,6 +27,9 @@ from config import PRESETS, Config, InputError
         ("random_seed", 2**32),
         ("precision", "8-bit"),
         ("accelerator", "abacus"),
+        ("context_dtype", "int8"),
+        ("context_storage", "tape"),
+        ("phase1_measure_every", 0),
         ("corpus", " "),
     ],
 )

@@ -79,7 +79,9 @@ class FullRun:
         # first weights: Phase 2 starts from the same ones whether Phase 1 ran just now or not.
         L.seed_everything(self.config.random_seed, verbose=False)
         phase1 = self._phase1()
-        return self._phase2(TokenPredictionModule.from_phase1(phase1, self.datamodule.vocab_size))
+        phase2 = TokenPredictionModule.from_phase1(phase1, self.datamodule.vocab_size)
+        phase1.forget_contexts()
+        return self._phase2(phase2)
 
     def test(self, module: TokenPredictionModule) -> float | None:
         """Perplexity on the test split; None where it has no full sequence."""
@@ -156,8 +158,12 @@ class FullRun:
         )
 
     def _load_phase1(self) -> FixedPointModule:
+        # Mapped: the contexts, the most of the file, are not read.
         path = self.run_dir / _PHASE1 / "last.ckpt"
-        return FixedPointModule.load_from_checkpoint(path, weights_only=True)
+        checkpoint = torch.load(path, mmap=True, weights_only=True)
+        module = FixedPointModule(**checkpoint["hyper_parameters"])
+        module.load_state_dict(checkpoint["state_dict"])
+        return module
 
     def _last(self, phase: str) -> Path | None:
         path = self.run_dir / phase / "last.ckpt"

@@ -145,6 +145,7 @@ class Objective:
     ) -> float:
         config = phase1.config
         module = TokenPredictionModule.from_phase1(phase1, self.datamodule.vocab_size)
+        phase1.forget_contexts()
         callbacks = [
             PhaseProgress(
                 self.display.console, title="Phase 2", unit="epoch", describe=describe_phase2

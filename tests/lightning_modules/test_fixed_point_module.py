@@ -107,6 +107,69 @@ def test_every_figure_is_logged_and_finite(tiny_config: Config, tiny_data: Token
     assert all(math.isfinite(float(trainer.callback_metrics[name])) for name in expected)
 
 
+@pytest.mark.parametrize(
+    ("measure_every", "min_converged_ratio", "expected"),
+    [(1, 1.0, [1, 2, 3, 4]), (3, 1.0, [3, 4]), (100, 1.0, [4]), (100, 0.0, [1, 2])],
+)
+def test_unseen_text_is_measured_in_turn_and_after_the_last_sweep(
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    monkeypatch: pytest.MonkeyPatch,
+    measure_every: int,
+    min_converged_ratio: float,
+    expected: list[int],
+) -> None:
+    """A minimum of 0 stops after the second sweep, which must have its figures as well."""
+    config = dataclasses.replace(
+        tiny_config,
+        phase1_measure_every=measure_every,
+        phase1_min_converged_ratio=min_converged_ratio,
+    )
+    measured = []
+    measure = FixedPointModule._measure
+
+    def counted(self: FixedPointModule, embeddings: Tensor) -> None:
+        measured.append(self.current_epoch + 1)
+        measure(self, embeddings)
+
+    monkeypatch.setattr(FixedPointModule, "_measure", counted)
+    module = FixedPointModule(config, tiny_data.vocab_size)
+    trainer = fit_phase(
+        module,
+        tiny_data,
+        config=config,
+        num_epochs=4,
+        logger=NO_LOGGER,
+        callbacks=[ConvergenceStopping(min_converged_ratio)],
+    )
+    assert measured == expected
+    assert names.PHASE1_EFFECTIVE_RANK in trainer.callback_metrics
+
+
+def test_few_training_tokens_are_measured_rarely(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """128 unseen tokens for 256 training tokens: of a third as many every second sweep."""
+    module, trainer = fit(tiny_config, tiny_data)
+    assert module.trainer is trainer
+    assert module._measure_every() == 2
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions_clip_and_learn(
+    tiny_config: Config, tiny_data: TokenDataModule, precision: str
+) -> None:
+    """A fused optimiser steps over gradients that were clipped, under autocast too."""
+    whole, _ = fit(tiny_config, tiny_data)
+    config = dataclasses.replace(tiny_config, precision=precision)
+    other, trainer = fit(config, tiny_data)
+    assert trainer.optimizers[0].defaults["fused"]
+    difference = (weights(whole) - weights(other).float()).abs().max()
+    assert 0 < difference < 0.03
+    clipped, _ = fit(dataclasses.replace(config, gradient_clip=1e-8), tiny_data)
+    assert not torch.equal(weights(clipped), weights(other))
+
+
 def test_loss_is_the_weighted_sum(tiny_config: Config, tiny_data: TokenDataModule) -> None:
     config = dataclasses.replace(tiny_config, dist_reg_weight=0.3)
     _, trainer = fit(config, tiny_data)

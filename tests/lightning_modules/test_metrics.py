@@ -48,3 +48,12 @@ def test_weighted_mean_counts_weights_and_hides_no_nan() -> None:
     assert float(mean.compute()) == 1.25
     mean.update(torch.tensor(torch.nan), 1)
     assert bool(mean.compute().isnan())
+
+
+def test_weighted_mean_takes_several_figures_at_once() -> None:
+    mean = WeightedMean(2)
+    mean.update(torch.tensor([1.0, 4.0]), 3)
+    mean.update(torch.tensor([2.0, torch.nan]), 1)
+    figures = mean.compute()
+    assert float(figures[0]) == 1.25
+    assert bool(figures[1].isnan())

@@ -267,3 +267,11 @@ def test_rows_with_the_same_token_do_not_lower_the_sensitivity() -> None:
 def test_text_without_a_token_to_swap_is_refused() -> None:
     with pytest.raises(ValueError, match="same token at position 5"):
         context_sensitivity(TokenOnly(), torch.randn(1, 20, 32))
+
+
+def test_a_trajectory_is_its_own_output() -> None:
+    network = make_network()
+    contexts, embeddings = trajectory(network, 2)
+    given = inspect_mapping(network, contexts, embeddings, contexts)
+    computed = inspect_mapping(network, contexts, embeddings)
+    assert tuple(given) == pytest.approx(tuple(computed), rel=1e-4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from config import Config, InputError
+from config import Config, ContextDtype, ContextStorage, InputError
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
@@ -46,6 +46,7 @@ def test_a_run_is_tested_and_loaded_again(
         assert torch.equal(weight, module.network.state_dict()[name])
 
 
+@pytest.mark.parametrize(("storage", "dtype"), [("auto", "float32"), ("disk", "bfloat16")])
 @pytest.mark.parametrize("module", [FixedPointModule, TokenPredictionModule])
 def test_a_run_that_was_cut_off_equals_one_that_was_left_alone(
     tiny_config: Config,
@@ -53,11 +54,14 @@ def test_a_run_that_was_cut_off_equals_one_that_was_left_alone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     module: type[FixedPointModule | TokenPredictionModule],
+    storage: ContextStorage,
+    dtype: ContextDtype,
 ) -> None:
     """Stopped by an error in its third epoch; contexts, averages, optimiser and dropout go on."""
     config = dataclasses.replace(
-        tiny_config, phase1_max_epochs=4, phase1_min_converged_ratio=1.0, phase2_epochs=4
-    )
+        tiny_config, phase1_max_epochs=4, phase1_min_converged_ratio=1.0, phase2_epochs=4,
+        context_storage=storage, context_dtype=dtype,
+    )  # fmt: skip
     start_run(tmp_path / "whole", config)
     whole = full_run(config, tiny_data, tmp_path / "whole").train()
 
