@@ -12,7 +12,7 @@ from typing import Literal
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Memory = Literal["residual", "gated"]
-DiversityLoss = Literal["covariance", "log_det"]
+DiversityLoss = Literal["covariance", "variance_covariance", "log_det", "dispersion"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 ContextDtype = Literal["float32", "bfloat16"]
 ContextStorage = Literal["auto", "device", "memory", "disk"]
@@ -62,19 +62,20 @@ class Config:
     """Entries of a context vector (C)."""
     embed_dim: int = 256
     """Entries of a token embedding as the context network reads it (E)."""
-    memory: Memory = "residual"
+    memory: Memory = "gated"
     """How a context is carried on: `residual` adds an update to it; `gated` also rotates it, and
     lets a token overwrite more of it the rarer the token is."""
-    update_scale: float = 0.5
-    """Factor on the residual update of the context; smaller remembers longer."""
+    update_scale: float = 0.7
+    """Factor on the update of the context; smaller remembers longer."""
 
     # Phase 1
-    dist_reg_weight: float = 0.05
+    dist_reg_weight: float = 0.2
     """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
-    diversity_loss: DiversityLoss = "covariance"
-    """What measures diversity: the distance of the contexts' covariance from the identity, or the
-    log-determinant of their second moments, which weighs empty directions most."""
-    phase1_learning_rate: float = 3e-3
+    diversity_loss: DiversityLoss = "log_det"
+    """What measures diversity: the distance of the contexts' `covariance` from the identity,
+    VICReg's `variance_covariance`, the `log_det` of their second moments, which weighs empty
+    directions most, or their `dispersion` around the mean, which is blind to directions."""
+    phase1_learning_rate: float = 3e-4
     """Highest learning rate of Phase 1, reached after the warm-up."""
     phase1_max_epochs: int = 6
     """Sweeps over the training data at most."""
@@ -82,14 +83,15 @@ class Config:
     """A position has converged when the mean square change of its context is below this."""
     phase1_min_converged_ratio: float = 0.95
     """Phase 1 stops when this share of the positions has converged."""
-    ema_momentum: float = 0.99
-    """Momentum of the moving averages of the contexts' mean and covariance, from 0 to below 1."""
+    ema_momentum: float = 0.9
+    """Momentum of the moving averages of the contexts' mean and covariance, from 0 to below 1; they
+    reach back over 8 to 64 x context-dim contexts."""
     phase1_measure_every: int | None = None
     """Sweeps from one measurement of unseen text (effective rank, |cos|, token sensitivity) to the
     next; the last sweep has one always. None measures more rarely the fewer the training tokens."""
 
     # Phase 2
-    phase2_learning_rate: float = 4e-3
+    phase2_learning_rate: float = 8e-3
     """Highest learning rate of Phase 2, reached after the warm-up."""
     phase2_epochs: int = 5
     """Epochs of Phase 2."""
@@ -101,9 +103,14 @@ class Config:
     """Entries of the token head's own token embedding."""
     head_hidden_dim: int = 512
     """Units of the token head's hidden layer."""
+    context_scale: float = 0.3
+    """Factor on the contexts that the token head reads; smaller, and tokens are learnt first."""
+    prior_count: float = 2.0
+    """Occurrences of a token in the training text at which the token head trusts half of what it
+    learnt after it, and tokens' frequencies for the rest; 0 trusts all."""
     dropout: float = 0.3
     """Share of the token head's activations that is dropped in training."""
-    weight_decay: float = 1.0
+    weight_decay: float = 2.0
     """Decoupled weight decay of Phase 2's matrices (AdamW)."""
     warmup_ratio: float = 0.1
     """Share of a phase's steps in which its learning rate rises; it falls in the others."""
@@ -143,7 +150,7 @@ class Config:
             self._require(name, lambda value: 0 <= value <= 1, "between 0 and 1")
         for name in ("ema_momentum", "dropout"):
             self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
-        for name in ("weight_decay", "gradient_clip", "random_seed"):
+        for name in ("weight_decay", "prior_count", "gradient_clip", "random_seed"):
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")
         self._require("max_seq_length", lambda value: value >= 2, "2 or more")
@@ -170,6 +177,7 @@ _COUNTS = (
 )  # fmt: skip
 _RATES = (
     "update_scale",
+    "context_scale",
     "phase1_learning_rate",
     "phase1_convergence_threshold",
     "phase2_learning_rate",
@@ -182,17 +190,19 @@ _CHOICES = {
     "precision": ("32-true", "bf16-mixed", "64-true"),
     "accelerator": ("auto", "cpu", "gpu"),
     "memory": ("residual", "gated"),
-    "diversity_loss": ("covariance", "log_det"),
+    "diversity_loss": ("covariance", "variance_covariance", "log_det", "dispersion"),
     "context_dtype": ("float32", "bfloat16"),
     "context_storage": ("auto", "device", "memory", "disk"),
 }
 
 
 def published() -> Config:
-    """The sizes of the published run: 5 samples of 128 tokens, 6 layers of 768 dimensions."""
+    """The published run: 5 samples of 128 tokens, 6 residual layers of 768 dimensions."""
     return dataclasses.replace(
-        Config(), num_samples=5, max_seq_length=128, num_layers=6, context_dim=768, embed_dim=768
-    )
+        Config(), num_samples=5, max_seq_length=128, num_layers=6, context_dim=768, embed_dim=768,
+        memory="residual", update_scale=0.5, diversity_loss="covariance", dist_reg_weight=0.05,
+        phase1_learning_rate=3e-3, ema_momentum=0.99,
+    )  # fmt: skip
 
 
 def smoke() -> Config:

@@ -38,8 +38,8 @@ from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.schedule import warmup_then_cosine
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from models.fixed_point import quasi_newton_step, residuals, sweep
 from models.gated_network import GatedContextNetwork
+from models.sweeps import quasi_newton_step, residuals, sweep
 from tuning.training import NO_LOGGER, fit_phase, quieten
 
 _BYTES = 257
@@ -162,7 +162,7 @@ class BareLoop:
         swept = sweep(network, previous, embeddings)
         corrected = quasi_newton_step(network, previous, swept.detach(), embeddings)
         self.contexts[batch.row_index] = corrected.to(self.contexts.dtype)
-        diversity = self.parts.diversity(self.parts.statistics(swept.flatten(0, 1)))
+        diversity = self.parts.diversity(self.parts.statistics(swept))
         return (1 - weight) * residuals(previous, swept).mean() + weight * diversity
 
 

@@ -52,7 +52,7 @@ def load_tokens(corpus: str, tokenizer: str, vocab_size: int, cache_dir: Path) -
     given = None if tokenizer == "train" else load_tokenizer(Path(tokenizer))
     tokenizer_key = f"train {vocab_size}" if given is None else given.to_str()
     path = cache_dir / "tokens" / f"{_key(source.fingerprint, tokenizer_key)}.tokens"
-    cached = _read(path)
+    cached = read_tokens(path)
     if cached is not None:
         return cached
     documents = [document.strip() for document in source.read()]
@@ -99,8 +99,8 @@ def _encode(tokenizer: Tokenizer, documents: list[str], end: int) -> Tokens:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
 
 
-def _read(path: Path) -> TokenSplits | None:
-    """None where there is no cache, or its contents are not those of the digest before them."""
+def read_tokens(path: Path) -> TokenSplits | None:
+    """Reads a file of the cache; None where there is none, or its digest is not that of the rest."""
     if not path.is_file():
         return None
     content = path.read_bytes()

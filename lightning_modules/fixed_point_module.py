@@ -24,8 +24,9 @@ from lightning_modules.settings import (
 )
 from models.diagnostics import inspect_mapping
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
-from models.fixed_point import quasi_newton_step, residuals, solve_rows, sweep
+from models.fixed_point import solve_rows
 from models.gated_network import GatedContextNetwork
+from models.sweeps import quasi_newton_step, residuals, sweep
 
 _FIGURES = (
     names.PHASE1_TRAIN_LOSS,
@@ -98,7 +99,7 @@ class FixedPointModule(L.LightningModule):
         swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
         residuals_BT = residuals(previous_BTC, swept_BTC)
         residual = residuals_BT.mean()
-        diversity = self.diversity(self.statistics(swept_BTC.flatten(0, 1)))
+        diversity = self.diversity(self.statistics(swept_BTC))
         weight = self.config.dist_reg_weight
         loss = (1 - weight) * residual + weight * diversity
         next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE)

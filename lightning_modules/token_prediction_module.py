@@ -23,7 +23,7 @@ from lightning_modules.settings import (
     context_network,
     context_store,
 )
-from models.fixed_point import solve_rows, sweep
+from models.fixed_point import solve_rows
 from models.token_head import TokenHead
 
 _ROWS_AT_ONCE = 256
@@ -50,6 +50,8 @@ class TokenPredictionModule(L.LightningModule):
             embed_dim=config.head_embed_dim,
             hidden_dim=config.head_hidden_dim,
             dropout=config.dropout,
+            context_scale=config.context_scale,
+            prior_count=config.prior_count,
         )
         self.val_mean_loss = WeightedMean()
         self.test_mean_loss = WeightedMean()
@@ -72,7 +74,7 @@ class TokenPredictionModule(L.LightningModule):
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
         if stage == "fit":
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
-            self.head.set_unigram(datamodule.token_counts())
+            self.head.set_token_counts(datamodule.token_counts())
 
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
@@ -153,11 +155,10 @@ class TokenPredictionModule(L.LightningModule):
             return solve_rows(self.network, self.network.embed(tokens_BT))
 
     def _contexts_with_gradient(self, tokens_BT: Tensor) -> Tensor:
-        contexts_BTC = self._exact_contexts(tokens_BT)
         embeddings_BTE = self.network.embed(tokens_BT)
-        for _ in range(self.config.phase2_num_sweeps):
-            contexts_BTC = sweep(self.network, contexts_BTC, embeddings_BTE)
-        return contexts_BTC
+        return solve_rows(
+            self.network, embeddings_BTE, num_gradient_sweeps=self.config.phase2_num_sweeps
+        )
 
     def _contexts_of(self, rows: TokenRows) -> ContextStore:
         store = context_store(self.config, rows.tokens, self.network.embedding.weight)

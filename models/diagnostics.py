@@ -1,4 +1,4 @@
-"""What contexts look like: effective rank, identity mapping, token sensitivity.
+"""What contexts look like: effective rank, identity mapping, sensitivity to tokens near and far.
 
 Shapes: N contexts of C = context_dim entries; B sequences of T tokens.
 """
@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.fixed_point import Network, shift_right
+from models.fixed_point import solve_rows
+from models.sweeps import Network, shift_right
+
+_FELT = 0.05
+"""Share of a context that must change for a token to be felt in it."""
 
 
 class MappingReport(NamedTuple):
@@ -99,10 +103,54 @@ def inspect_mapping(
     output = network(previous, embeddings) if outputs_BTC is None else outputs_BTC[:, 1:]
     swap_dim = 0 if num_rows > 1 else 1
     swapped = embeddings_BTE.roll(1, dims=swap_dim)[:, 1:]
-    swapped_output = network(previous, swapped)
+    change = _share_changed(output, network(previous, swapped))
     differs = (swapped - embeddings).abs().amax(dim=-1) > 0
-    change = (output - swapped_output).norm(dim=-1) / output.norm(dim=-1).clamp_min(1e-12)
     sensitivity = change[differs].mean() if bool(differs.any()) else change.new_zeros(())
     cosine = F.cosine_similarity(previous, output, dim=-1).abs().mean()
-    # Two independent vectors of one length are sqrt(2) apart: that counts as all of the output.
-    return MappingReport(float(cosine), float(sensitivity) / 2**0.5)
+    return MappingReport(float(cosine), float(sensitivity))
+
+
+@torch.no_grad()
+def context_sensitivity(network: Network, embeddings_BTE: Tensor) -> Tensor:
+    """How much of a context changes with the token k positions before it, (K,), k = 0 to K - 1.
+
+    One token of every row, a quarter of the way into it, is swapped for the neighbouring row's
+    (rows with the same token there are left out), and both texts are solved exactly. The shares are
+    those of `MappingReport.token_sensitivity`, averaged over rows; K is three quarters of T.
+
+    Args:
+        network: F.
+        embeddings_BTE: (B, T, E), a text's embeddings, B at least 2.
+
+    Raises:
+        ValueError: there is no row whose token could be swapped.
+    """
+    position = embeddings_BTE.shape[1] // 4
+    swapped_BE = embeddings_BTE[:, position].roll(1, dims=0)
+    differs = (swapped_BE - embeddings_BTE[:, position]).abs().amax(dim=-1) > 0
+    if not bool(differs.any()):
+        raise ValueError(f"all {len(differs)} rows have the same token at position {position}")
+    changed_BTE = embeddings_BTE.clone()
+    changed_BTE[:, position] = swapped_BE
+    before, after = (
+        solve_rows(network, text_BTE[differs])[:, position:]
+        for text_BTE in (embeddings_BTE, changed_BTE)
+    )
+    return _share_changed(before, after).mean(dim=0)
+
+
+def memory_length(sensitivity_K: Tensor) -> int:
+    """Tokens back to which a changed token is felt, in 5 % of the context: up to the K measured.
+
+    Args:
+        sensitivity_K: of `context_sensitivity`.
+    """
+    unfelt = (sensitivity_K < _FELT).nonzero()
+    return int(unfelt[0]) if len(unfelt) > 0 else len(sensitivity_K)
+
+
+def _share_changed(before: Tensor, after: Tensor) -> Tensor:
+    """Two independent vectors of one length are sqrt(2) apart: that counts as all of a vector."""
+    change = (before - after).norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-12)
+    share: Tensor = change / 2**0.5
+    return share

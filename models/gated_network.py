@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from models.context_network import normalise
 
-_CONTEXT_SHARE = 0.2
+_CONTEXT_SHARE = 0.02
 """Share of an update's variance that the context has at first; the token has the rest."""
-_MAX_WRITE = 0.99
-"""Share of the context that the rarest token overwrites."""
 
 
 class GatedLayer(nn.Module):
@@ -50,10 +48,11 @@ class GatedContextNetwork(nn.Module):
     a token wrote meets what the same token writes later at other places: without it, frequent
     tokens fill a few directions and effective rank falls.
 
-    A token x of frequency p overwrites the share min(1 / (C p), 0.99) of the context's variance,
-    scaled by `update_scale`²: then every token has about the same part in the contexts'
-    covariance, which is white when all parts are equal. A gate travels as the length of the
-    token's embedding: |e| = gate sqrt(E).
+    The gate of a token of frequency p is `update_scale · min(1 / sqrt(C p), 1)`, and it overwrites
+    the share gate² / (1 + gate²) of the context's variance. So every frequent token has about the
+    same part in the contexts' covariance, which is white when all parts are equal, and no rare one
+    wipes the context out: the more tokens a context remembers, the whiter it is. A gate travels as
+    the length of the token's embedding: |e| = gate sqrt(E).
     """
 
     token_gate: Tensor
@@ -84,8 +83,17 @@ class GatedContextNetwork(nn.Module):
         """Sets the gates from how often each token stands in the training text, (V,)."""
         counts = token_counts_V.to(self.token_gate) + 0.25
         frequency = counts / counts.sum()
-        write = (1 / (self.context_dim * frequency)).clamp(max=_MAX_WRITE)
-        self.token_gate.copy_(self.update_scale * (write / (1 - write)).sqrt())
+        rarity = (1 / (self.context_dim * frequency)).clamp(max=1)
+        self.token_gate.copy_(self.update_scale * rarity.sqrt())
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def num_weights(self) -> int:
+        """Entries of the matrices that a token passes through."""
+        return sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds token ids: (...) integers to (..., E), each as long as its gate says."""

@@ -18,10 +18,25 @@ _UPDATE_STD = 1e-3
 class TokenHead(nn.Module):
     """One hidden layer over [context; token] with an embedding of its own, tied to the output.
 
-    `logits = LayerNorm(x + U dropout(gelu(W [c; x] + b))) Xᵀ + bias`, x a row of X, (V, D).
-    U starts near 0, and the bias at the tokens' log frequencies in the training text, which no
-    step is then spent on. Tying: Press and Wolf, arXiv 1608.05859.
+    `logits = trust_x LayerNorm(x + U dropout(gelu(W [s c; x] + b))) Xᵀ + bias`, x a row of X,
+    (V, D). U starts near 0, and the bias at the tokens' log frequencies in the training text, which
+    no step is then spent on. Tying: Press and Wolf, arXiv 1608.05859.
+
+    `trust_x = n / (n + prior_count)` for a token that the training text has n times: after a token
+    that it has hardly seen, the head falls back on the frequencies, as Kneser-Ney smoothing does.
+
+    Args:
+        vocab_size: V.
+        context_dim: C.
+        embed_dim: D.
+        hidden_dim: H.
+        dropout: share of activations that is dropped in training.
+        context_scale: s. Contexts have many more entries than tokens; at full size the head learns
+            a small text's contexts by heart before its tokens.
+        prior_count: 0 or more; 0 trusts every token alike.
     """
+
+    trust: Tensor
 
     def __init__(
         self,
@@ -31,8 +46,12 @@ class TokenHead(nn.Module):
         embed_dim: int,
         hidden_dim: int,
         dropout: float,
+        context_scale: float,
+        prior_count: float,
     ) -> None:
         super().__init__()
+        self.context_scale = context_scale
+        self.prior_count = prior_count
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
         self.hidden = nn.Linear(context_dim + embed_dim, hidden_dim)
@@ -42,19 +61,27 @@ class TokenHead(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
+        self.register_buffer("trust", torch.ones(vocab_size))
 
-    def set_unigram(self, token_counts_V: Tensor) -> None:
-        """Sets the output bias to log frequencies, each count raised by one; counts are (V,)."""
+    @torch.no_grad()
+    def set_token_counts(self, token_counts_V: Tensor) -> None:
+        """Sets the trust in tokens, and the output bias to log frequencies of counts raised by one.
+
+        Args:
+            token_counts_V: (V,), how often each token stands in the training text.
+        """
         frequencies = (token_counts_V.float() + 1) / (token_counts_V.sum() + len(token_counts_V))
-        with torch.no_grad():
-            self.output_bias.copy_(frequencies.log())
+        self.output_bias.copy_(frequencies.log())
+        if self.prior_count > 0:
+            self.trust.copy_(token_counts_V / (token_counts_V + self.prior_count))
 
     def features(self, contexts: Tensor, tokens: Tensor) -> Tensor:
         """(..., C) contexts and (...) token ids to what the output layer reads, (..., D)."""
         embeddings = self.dropout(self.embedding(tokens) / _EMBEDDING_STD)
-        inputs = torch.cat([contexts, embeddings], dim=-1)
+        inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
-        features: Tensor = self.norm(embeddings + self.update(self.dropout(hidden)))
+        features = self.norm(embeddings + self.update(self.dropout(hidden)))
+        features = features * self.trust[tokens].unsqueeze(-1)
         return F.dropout(features, self.dropout.p, self.training)
 
     def forward(self, contexts: Tensor, tokens: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ TUNABLE: Mapping[str, Range] = MappingProxyType(
         # The diversity loss starts ten times larger than the residual, and the weights between
         # which they change places span two decades.
         "dist_reg_weight": Range(0.01, 0.99, log=True),
-        "phase1_learning_rate": Range(3e-4, 3e-2, log=True),
+        "phase1_learning_rate": Range(3e-5, 3e-3, log=True),
         # 0 is a value of its own: the statistics of the batch alone.
         "ema_momentum": Range(0.0, 0.999, log=False),
         "phase1_convergence_threshold": Range(1e-3, 1e-1, log=True),

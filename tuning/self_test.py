@@ -21,6 +21,10 @@ from tuning.training import NO_LOGGER, fit_phase
 _NUM_SWEEPS = 2
 """The first sweep reads contexts of zeros, which give the weights that read them no gradient."""
 
+_UNCHANGED = 1e-3
+"""Contexts are solved to a root mean square of 1e-4, in as many sweeps as the whole text takes: what
+the solver leaves of the past may differ by that much."""
+
 
 class Check(NamedTuple):
     """What was checked, whether it holds, and the figure behind it."""
@@ -108,7 +112,8 @@ def _shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> Check:
 
 
 def _causality(name: str, original_BTX: Tensor, changed_BTX: Tensor) -> Check:
-    past = bool(torch.equal(original_BTX[:, :-1], changed_BTX[:, :-1]))
-    present = not torch.equal(original_BTX[:, -1], changed_BTX[:, -1])
+    change_BT = (original_BTX - changed_BTX).abs().amax(dim=-1)
+    past = bool(change_BT[:, :-1].max() < _UNCHANGED)
+    present = bool(change_BT[:, -1].max() > _UNCHANGED)
     figure = f"past {'unchanged' if past else 'CHANGED'}, present {'changed' if present else 'NOT'}"
     return Check(f"{name} are causal: another last token", past and present, figure)

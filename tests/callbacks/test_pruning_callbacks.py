@@ -1,5 +1,6 @@
 """Each pruning callback in a real `Trainer.fit`."""
 
+import dataclasses
 import math
 
 import lightning as L
@@ -37,6 +38,14 @@ def module(tiny_config: Config, tiny_data: TokenDataModule, seeded: None) -> Fix
     return FixedPointModule(tiny_config, tiny_data.vocab_size)
 
 
+@pytest.fixture
+def residual_module(
+    tiny_config: Config, tiny_data: TokenDataModule, seeded: None
+) -> FixedPointModule:
+    config = dataclasses.replace(tiny_config, memory="residual")
+    return FixedPointModule(config, tiny_data.vocab_size)
+
+
 def frozen(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
     return trial.study.get_trials()[trial.number]
 
@@ -49,14 +58,17 @@ def still(module: FixedPointModule) -> FixedPointModule:
 
 
 def test_identity_mapping_is_pruned(
-    tiny_config: Config, tiny_data: TokenDataModule, module: FixedPointModule, trial: optuna.Trial
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    residual_module: FixedPointModule,
+    trial: optuna.Trial,
 ) -> None:
     """A network whose update is a hundred thousandth hands its context back."""
-    for layer in module.network.layers:
+    for layer in residual_module.network.layers:
         layer.update_scale = 1e-5
     callback = IdentityMappingPruning(trial, threshold=0.95, min_token_sensitivity=0.0)
     with pytest.raises(optuna.TrialPruned, match="identity mapping"):
-        fit(still(module), tiny_config, tiny_data, callback)
+        fit(still(residual_module), tiny_config, tiny_data, callback)
     assert trial.user_attrs[PRUNING_REASON] == "identity mapping"
     assert trial.user_attrs[PRUNING_VALUE] > 0.99
     assert frozen(trial).constraints["context_cosine"] == pytest.approx(
@@ -77,17 +89,31 @@ def test_token_blindness_is_pruned(
     assert frozen(trial).constraints["token_sensitivity"] == pytest.approx(0.01)
 
 
-def test_low_rank_is_pruned(
+def test_a_gated_network_that_hands_its_context_back_is_pruned(
     tiny_config: Config, tiny_data: TokenDataModule, module: FixedPointModule, trial: optuna.Trial
+) -> None:
+    """It rotates what it hands back, which no cosine shows: it is found by its blindness."""
+    with torch.no_grad():
+        module.network.embedding.weight.zero_()
+    callback = IdentityMappingPruning(trial, threshold=0.95, min_token_sensitivity=0.01)
+    with pytest.raises(optuna.TrialPruned, match="token blindness"):
+        fit(still(module), tiny_config, tiny_data, callback)
+
+
+def test_low_rank_is_pruned(
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    residual_module: FixedPointModule,
+    trial: optuna.Trial,
 ) -> None:
     """Updates along a single direction: contexts of rank 1."""
     with torch.no_grad():
-        for layer in module.network.layers:
+        for layer in residual_module.network.layers:
             layer.context_weight.zero_()
             layer.token_weight[1:].zero_()
     with pytest.raises(optuna.TrialPruned, match="effective rank"):
         fit(
-            still(module), tiny_config, tiny_data,
+            still(residual_module), tiny_config, tiny_data,
             EffectiveRankPruning(trial, min_effective_rank=0.5),
         )  # fmt: skip
     assert trial.user_attrs[PRUNING_REASON] == "effective rank"

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from callbacks.convergence_stopping import ConvergenceStopping
-from config import Config
+from config import Config, Memory
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from models.diagnostics import effective_rank
-from models.fixed_point import solve_rows, sweep
+from models.fixed_point import solve_rows
+from models.sweeps import quasi_newton_step, sweep
 from tuning.training import NO_LOGGER, fit_phase
 
 
@@ -69,16 +70,18 @@ def test_same_seed_equal_other_seed_different(
     assert not torch.equal(weights(first), weights(other))
 
 
+@pytest.mark.parametrize("memory", ["residual", "gated"])
 def test_contexts_carry_over_from_epoch_to_epoch(
-    tiny_config: Config, tiny_data: TokenDataModule
+    tiny_config: Config, tiny_data: TokenDataModule, memory: Memory
 ) -> None:
     """With a learning rate near 0, k epochs are k sweeps from zero, each row at its own place."""
-    config = dataclasses.replace(tiny_config, phase1_learning_rate=1e-30)
+    config = dataclasses.replace(tiny_config, phase1_learning_rate=1e-30, memory=memory)
     module, _ = fit(config, tiny_data, num_epochs=3)
     embeddings = module.network.embed(tiny_data.train_rows.tokens)
     expected = torch.zeros(*embeddings.shape[:2], config.context_dim)
     for _ in range(3):
-        expected = sweep(module.network, expected, embeddings)
+        swept = sweep(module.network, expected, embeddings)
+        expected = quasi_newton_step(module.network, expected, swept, embeddings)
     assert module.contexts is not None
     torch.testing.assert_close(module.contexts.rows, expected.detach())
 
@@ -190,3 +193,74 @@ def test_gated_memory_takes_its_gates_from_the_training_text_and_learns(
     L.seed_everything(config.random_seed, verbose=False)
     untrained = FixedPointModule(config, tiny_data.vocab_size)
     assert not torch.equal(weights(untrained), weights(module))
+
+
+def test_sweeps_of_a_long_memory_stay_at_the_fixed_point(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """Rounding errors that grew from sweep to sweep would be as large as contexts after twenty."""
+    config = dataclasses.replace(
+        tiny_config, context_dim=256, update_scale=0.3, phase1_learning_rate=1e-30
+    )
+    _, trainer = fit(config, tiny_data, num_epochs=20)
+    assert float(trainer.callback_metrics[names.PHASE1_RESIDUAL]) < 1e-6
+    assert float(trainer.callback_metrics[names.PHASE1_VAL_CONVERGED_RATIO]) == 1.0
+
+
+class Measurements(L.Callback):
+    """Epochs in which there was a new effective rank: no two epochs have the same."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.last = 0.0
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        rank = float(trainer.callback_metrics.get(names.PHASE1_EFFECTIVE_RANK, 0.0))
+        if rank != self.last:
+            self.epochs.append(trainer.current_epoch)
+        self.last = rank
+
+
+def measured_epochs(config: Config, data: TokenDataModule, *others: L.Callback) -> list[int]:
+    measurements = Measurements()
+    L.seed_everything(0, verbose=False)
+    fit_phase(
+        FixedPointModule(config, data.vocab_size), data, config=config, num_epochs=5,
+        logger=NO_LOGGER, callbacks=[measurements, *others],
+    )  # fmt: skip
+    return measurements.epochs
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3, 4]), (9, [4]), (None, [1, 3, 4])]
+)
+def test_unseen_text_is_measured_as_often_as_told_and_last(
+    tiny_config: Config, tiny_data: TokenDataModule, every: int | None, expected: list[int]
+) -> None:
+    config = dataclasses.replace(
+        tiny_config, phase1_measure_every=every, phase1_min_converged_ratio=1.0,
+        phase1_convergence_threshold=1e-30,
+    )  # fmt: skip
+    assert measured_epochs(config, tiny_data) == expected
+
+
+def test_the_sweep_that_converges_is_measured(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    config = dataclasses.replace(
+        tiny_config, phase1_measure_every=9, phase1_min_converged_ratio=0.0
+    )
+    stopping = ConvergenceStopping(config.phase1_min_converged_ratio)
+    assert measured_epochs(config, tiny_data, stopping)[-1] == 1
+
+
+def test_gradients_are_clipped_under_mixed_precision_too(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    config = dataclasses.replace(tiny_config, precision="bf16-mixed", gradient_clip=1e-8)
+    clipped, _ = fit(config, tiny_data)
+    free, _ = fit(dataclasses.replace(config, gradient_clip=0.0), tiny_data)
+    L.seed_everything(config.random_seed, verbose=False)
+    start = weights(FixedPointModule(config, tiny_data.vocab_size))
+    # Adam's steps do not know a gradient's size, unless it is near its epsilon of 1e-8.
+    assert (weights(clipped) - start).norm() < 0.5 * (weights(free) - start).norm()

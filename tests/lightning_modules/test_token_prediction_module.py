@@ -35,9 +35,10 @@ def test_logits_are_causal(tiny_config: Config, tiny_data: TokenDataModule) -> N
     changed[:, 10] = (changed[:, 10] + 1) % tiny_data.vocab_size
     with torch.no_grad():
         before, after = module(tokens), module(changed)
-    assert torch.equal(before[:, :10], after[:, :10])
-    assert not torch.equal(before[:, 10], after[:, 10])
-    assert not torch.equal(before[:, 11], after[:, 11])
+    # How many sweeps solve a text hangs on all of it: up to rounding errors.
+    torch.testing.assert_close(before[:, :10], after[:, :10], rtol=1e-5, atol=1e-5)
+    assert (before[:, 10] - after[:, 10]).abs().max() > 1e-2
+    assert (before[:, 11] - after[:, 11]).abs().max() > 1e-3
 
 
 def test_perplexity_against_a_unigram_by_hand(
@@ -45,7 +46,7 @@ def test_perplexity_against_a_unigram_by_hand(
 ) -> None:
     """A head that says nothing but its bias must have the unigram's perplexity on later tokens."""
     module = make(tiny_config, tiny_data)
-    module.head.set_unigram(tiny_data.token_counts())
+    module.head.set_token_counts(tiny_data.token_counts())
     torch.nn.init.zeros_(module.head.norm.weight)
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
@@ -102,8 +103,8 @@ def test_unfrozen_gradients_reach_network_and_embedding(
     tiny_config: Config, tiny_data: TokenDataModule
 ) -> None:
     config = dataclasses.replace(tiny_config, freeze_context=False)
-    before = make(config, tiny_data).network.state_dict()
-    after = fit(config, tiny_data)[0].network.state_dict()
+    before = dict(make(config, tiny_data).network.named_parameters())
+    after = dict(fit(config, tiny_data)[0].network.named_parameters())
     assert [name for name in before if torch.equal(before[name], after[name])] == []
 
 

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.context_network import ContextNetwork
-from models.diagnostics import effective_rank, inspect_mapping, reachable_rank
+from models.diagnostics import (
+    context_sensitivity,
+    effective_rank,
+    inspect_mapping,
+    memory_length,
+    reachable_rank,
+)
 from models.fixed_point import solve
 
 
@@ -30,6 +36,18 @@ class TokenOnly:
 
     def __call__(self, contexts: Tensor, embeddings: Tensor, /) -> Tensor:
         return embeddings
+
+
+class Decaying:
+    """Keeps a share of its context, and adds the token."""
+
+    context_dim = 32
+
+    def __init__(self, keep: float) -> None:
+        self.keep = keep
+
+    def __call__(self, contexts: Tensor, embeddings: Tensor, /) -> Tensor:
+        return self.keep * contexts + (1 - self.keep**2) ** 0.5 * embeddings
 
 
 def make_network() -> ContextNetwork:
@@ -211,6 +229,44 @@ def test_inspection_builds_no_gradient() -> None:
     inspect_mapping(network, *trajectory(network, 2))
     assert all(parameter.grad is None for parameter in network.parameters())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.8])
+def test_sensitivity_fades_at_the_rate_of_the_memory(keep: float) -> None:
+    sensitivity = context_sensitivity(Decaying(keep), torch.randn(40, 80, 32))
+    assert len(sensitivity) == 60
+    expected = (1 - keep**2) ** 0.5 * keep ** torch.arange(10)
+    torch.testing.assert_close(sensitivity[:10], expected, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize(("keep", "length"), [(0.5, 5), (0.8, 12), (0.9, 21)])
+def test_memory_length_is_where_five_per_cent_are_left(keep: float, length: int) -> None:
+    torch.manual_seed(0)
+    sensitivity = context_sensitivity(Decaying(keep), torch.randn(200, 80, 32))
+    assert memory_length(sensitivity) == pytest.approx(length, abs=1)
+
+
+def test_memory_of_tokens_alone_is_one_token() -> None:
+    sensitivity = context_sensitivity(TokenOnly(), torch.randn(40, 20, 32))
+    assert sensitivity[0] == pytest.approx(1, abs=0.1)
+    assert memory_length(sensitivity) == 1
+
+
+def test_memory_that_never_fades_has_the_length_that_was_measured() -> None:
+    assert memory_length(torch.full((60,), 0.5)) == 60
+
+
+def test_rows_with_the_same_token_do_not_lower_the_sensitivity() -> None:
+    embeddings = torch.randn(4, 20, 32)
+    embeddings[1:3, 5] = embeddings[0, 5]
+    sensitivity = context_sensitivity(TokenOnly(), embeddings)
+    assert sensitivity[0] > 0.7
+    assert sensitivity[1:].abs().max() == 0
+
+
+def test_text_without_a_token_to_swap_is_refused() -> None:
+    with pytest.raises(ValueError, match="same token at position 5"):
+        context_sensitivity(TokenOnly(), torch.randn(1, 20, 32))
 
 
 def test_a_trajectory_is_its_own_output() -> None:

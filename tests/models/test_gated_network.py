@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.fixed_point import residuals, solve, sweep
+from models.fixed_point import solve
 from models.gated_network import GatedContextNetwork
+from models.sweeps import residuals, sweep
 
 VOCAB_SIZE = 50
 
@@ -54,18 +55,17 @@ def test_one_layer_is_the_formula() -> None:
 
 
 def test_every_token_writes_the_same_part_of_the_covariance() -> None:
-    """Frequency times the share that is overwritten, where a gate of scale 1 is not at its bound."""
-    network = make_network(update_scale=1.0)
+    """Frequency times gate², where a token is frequent; a rare one's gate is at its bound."""
+    network = make_network(update_scale=0.7)
     counts = 1000 / torch.arange(1, VOCAB_SIZE + 1, dtype=torch.float64) + 0.25
     frequency = counts / counts.sum()
-    written = 1 - network.keep(network.embed(torch.arange(VOCAB_SIZE))).square()
-    bounded = 1 / (64 * frequency) >= 0.99
-    assert 0 < bounded.sum() < VOCAB_SIZE
-    expected = torch.full_like(frequency, 1 / 64)[~bounded]
-    torch.testing.assert_close((frequency * written)[~bounded], expected, rtol=1e-4, atol=0)
-    torch.testing.assert_close(
-        written[bounded], torch.full_like(written[bounded], 0.99), rtol=1e-3, atol=0
-    )
+    kept = network.keep(network.embed(torch.arange(VOCAB_SIZE)))
+    gate = (kept.pow(-2) - 1).sqrt()
+    rare = frequency < 1 / 64
+    assert 0 < rare.sum() < VOCAB_SIZE
+    written = (frequency * gate.square())[~rare]
+    torch.testing.assert_close(written, torch.full_like(written, 0.7**2 / 64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(gate[rare], torch.full_like(gate[rare], 0.7), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])

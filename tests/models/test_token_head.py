@@ -9,10 +9,15 @@ from models.token_head import TokenHead
 V, C, D, H = 19, 7, 5, 11
 
 
-def make_head(dropout: float = 0.0) -> TokenHead:
+def make_head(
+    dropout: float = 0.0, *, context_scale: float = 1.0, prior_count: float = 0.0
+) -> TokenHead:
     """A head whose parameters are all random, as after training."""
     torch.manual_seed(0)
-    head = TokenHead(vocab_size=V, context_dim=C, embed_dim=D, hidden_dim=H, dropout=dropout)
+    head = TokenHead(
+        vocab_size=V, context_dim=C, embed_dim=D, hidden_dim=H, dropout=dropout,
+        context_scale=context_scale, prior_count=prior_count,
+    )  # fmt: skip
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     return head
@@ -51,7 +56,7 @@ def test_no_features_give_the_unigram_distribution(counts: list[int]) -> None:
     head = make_head()
     torch.nn.init.zeros_(head.norm.weight)
     torch.nn.init.zeros_(head.norm.bias)
-    head.set_unigram(torch.tensor(counts))
+    head.set_token_counts(torch.tensor(counts))
     contexts, tokens = inputs(4)
     assert head.features(contexts, tokens).count_nonzero() == 0
     expected = torch.tensor([(count + 1) / (sum(counts) + V) for count in counts])
@@ -61,7 +66,7 @@ def test_no_features_give_the_unigram_distribution(counts: list[int]) -> None:
 
 def test_unigram_stays_trainable() -> None:
     head = make_head()
-    head.set_unigram(torch.arange(V))
+    head.set_token_counts(torch.arange(V))
     assert head.output_bias.requires_grad
     assert head.output_bias.is_leaf
 
@@ -83,7 +88,7 @@ def test_embedding_and_output_are_one_parameter() -> None:
 
 def test_logits_are_features_times_embeddings_and_bias() -> None:
     head = make_head().eval()
-    head.set_unigram(torch.arange(V))
+    head.set_token_counts(torch.arange(V))
     contexts, tokens = inputs(3)
     features = head.features(contexts, tokens)
     expected = features @ head.embedding.weight.T + head.output_bias
@@ -106,3 +111,24 @@ def test_every_parameter_gets_a_gradient() -> None:
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_scale_is_that_of_the_contexts_it_reads() -> None:
+    contexts, tokens = inputs(6)
+    scaled = make_head(context_scale=0.25).eval()
+    torch.testing.assert_close(
+        scaled(contexts, tokens), make_head().eval()(0.25 * contexts, tokens)
+    )
+
+
+def test_what_is_said_after_a_token_counts_by_how_often_it_was_seen() -> None:
+    """After a token without occurrences frequencies are left; after 2 of them, half of the rest."""
+    trusting, doubting = make_head().eval(), make_head(prior_count=2.0).eval()
+    counts = torch.arange(V)
+    for head in (trusting, doubting):
+        head.set_token_counts(counts)
+    contexts, tokens = torch.randn(V, C), torch.arange(V)
+    share = (counts / (counts + 2)).unsqueeze(-1)
+    said = trusting(contexts, tokens) - trusting.output_bias
+    torch.testing.assert_close(doubting(contexts, tokens), share * said + doubting.output_bias)
+    assert doubting.features(contexts, tokens)[0].count_nonzero() == 0

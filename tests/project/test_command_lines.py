@@ -157,6 +157,7 @@ def test_a_study_in_which_nothing_completed_says_why(tmp_path: Path, cache: list
     output = tmp_path / "config_optimized.py"
     output.write_text("precious")
     arguments = [*TINY, *cache, "--n-trials", "2", "--min-effective-rank", "0.9"]
+    arguments += ["--memory", "residual"]
     ran = run(tmp_path, "optimize.py", *arguments, "--output", str(output), expect=1)
     assert "No trial completed (2 pruned: effective rank)" in ran.stdout
     assert output.read_text() == "precious"

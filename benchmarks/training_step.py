@@ -1,0 +1,99 @@
+"""A training step of Phase 1 in a bare loop: no Lightning, no logging, no study.
+
+Shapes: B rows, T tokens, V = vocabulary, C = context_dim, E = embed_dim.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from config import Config
+from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.settings import context_network
+from models.context_network import ContextNetwork
+from models.diversity import DIVERSITY_LOSSES, RunningStatistics
+from models.gated_network import GatedContextNetwork
+from models.sweeps import quasi_newton_step, residuals, sweep
+
+AnyNetwork = ContextNetwork | GatedContextNetwork
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Phase1Step:
+    """Forward, loss with diversity, backward, clipping and fused Adam: what a step cannot leave out.
+
+    bf16: autocast of the layers' products. backend: of torch.compile, for forward and backward;
+    None does not compile.
+    """
+
+    def __init__(
+        self, network: AnyNetwork, config: Config, *, bf16: bool, backend: str | None = None
+    ) -> None:
+        self.network, self.config, self.bf16 = network, config, bf16
+        network.embedding.requires_grad_(False)
+        self.weights = list(network.layers.parameters())
+        self.device = self.weights[0].device
+        statistics = RunningStatistics(config.context_dim, config.ema_momentum)
+        self.statistics = statistics.to(self.device)
+        self.diversity = DIVERSITY_LOSSES[config.diversity_loss]
+        self.optimizer = torch.optim.Adam(self.weights, lr=config.phase1_learning_rate, fused=True)
+        self.loss: Loss = self._loss
+        if backend is not None:
+            self.loss = torch.compile(self._loss, backend=backend, dynamic=False)
+
+    def __call__(self, tokens_BT: Tensor, contexts_BTC: Tensor) -> Tensor:
+        """Trains on one sweep over the rows; returns the next contexts (B, T, C)."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            loss, next_BTC = self.loss(tokens_BT, contexts_BTC)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if self.config.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(self.weights, self.config.gradient_clip)
+        self.optimizer.step()
+        return next_BTC.to(contexts_BTC.dtype)
+
+    def _loss(self, tokens_BT: Tensor, contexts_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.config.dist_reg_weight
+        embeddings = self.network.embed(tokens_BT)
+        swept = sweep(self.network, contexts_BTC, embeddings)
+        diversity = self.diversity(self.statistics(swept))
+        loss = (1 - weight) * residuals(contexts_BTC, swept).mean() + weight * diversity
+        following = quasi_newton_step(self.network, contexts_BTC, swept.detach(), embeddings)
+        return loss, following
+
+
+def new_network(config: Config, train_V: Tensor, device: torch.device) -> AnyNetwork:
+    """F with its gates set from the counts of the training text's tokens (V,)."""
+    torch.manual_seed(config.random_seed)
+    network = context_network(config, len(train_V))
+    if isinstance(network, GatedContextNetwork):
+        network.set_token_counts(train_V)
+    return network.to(device)
+
+
+def train(network: AnyNetwork, config: Config, rows_BT: Tensor) -> None:
+    """Phase 1 in single precision, on rows in their order; contexts are kept between sweeps."""
+    step = Phase1Step(network, config, bf16=False)
+    batches = torch.split(rows_BT.to(step.device), config.batch_size)
+    contexts = [step.weights[0].new_zeros(*batch.shape, config.context_dim) for batch in batches]
+    factor = warmup_then_cosine(len(batches) * config.phase1_max_epochs, config.warmup_ratio)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(step.optimizer, factor)
+    for _ in range(config.phase1_max_epochs):
+        for index, batch in enumerate(batches):
+            contexts[index] = step(batch, contexts[index])
+            scheduler.step()
+
+
+def training_flops(network: AnyNetwork) -> int:
+    """FLOPs a token that a step cannot do without.
+
+    6 a weight, less the gradient by the first layer's inputs, and the products of the second
+    moments, forward and backward. The quasi-Newton step and what is not a product is left out.
+    """
+    first = sum(p.numel() for p in network.layers[0].parameters() if p.ndim == 2)
+    return 6 * network.num_weights - 2 * first + 4 * network.context_dim**2
