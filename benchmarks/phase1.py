@@ -91,11 +91,13 @@ class Turn(NamedTuple):
 
 class Run(NamedTuple):
     """turns: of all sweeps. whole: seconds of `fit_phase` without the bare loop's part in it.
-    difference: between the weights that the two contenders end with, the largest."""
+    difference: between the weights that the two contenders end with, the largest.
+    figures: of the last sweep, by name."""
 
     turns: list[Turn]
     whole: float
     difference: float
+    figures: dict[str, float]
 
 
 def main() -> None:
@@ -202,14 +204,15 @@ def run(config: Config, datamodule: TokenDataModule) -> Run:
     L.seed_everything(config.random_seed, verbose=False)
     module = FixedPointModule(config, datamodule.vocab_size)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        fit_phase(
+        trainer = fit_phase(
             module, datamodule, config=config, num_epochs=config.phase1_max_epochs,
             logger=TensorBoardLogger(folder, default_hp_metric=False), callbacks=[turns],
         )  # fmt: skip
     whole = time.perf_counter() - start - turns.others
     pairs = zip(module.network.layers.parameters(), bare.weights, strict=True)
     difference = max(float((ours - bare).detach().abs().max()) for ours, bare in pairs)
-    return Run(turns.turns, whole, difference)
+    figures = {name: float(figure) for name, figure in trainer.callback_metrics.items()}
+    return Run(turns.turns, whole, difference, figures)
 
 
 def product_rate(config: Config) -> float:
@@ -247,9 +250,9 @@ def _compare(name: str, config: Config, repetitions: int) -> None:
     validation = statistics.median(sum(turn.validation for turn in one.turns) for one in runs)
     print(
         f"  whole of Phase 1 {whole:.2f} s, of which validation {validation:.2f} s; weights of the "
-        f"two differ by {max(one.difference for one in runs):.1e} at most",
-        flush=True,
+        f"two differ by {max(one.difference for one in runs):.1e} at most"
     )
+    print("  " + ", ".join(f"{n} {f:.4f}" for n, f in sorted(runs[-1].figures.items())), flush=True)
 
 
 def _print_times(turns: list[Turn], count: Flops, num_tokens: int) -> None:
