@@ -141,7 +141,7 @@ def train(config: Config, datamodule: TokenDataModule) -> AnyNetwork:
 
 def describe(network: AnyNetwork, embed_dim: int) -> str:
     memory = "gated" if isinstance(network, GatedContextNetwork) else "residual"
-    layers = f"{network.num_layers} layer{'s' if network.num_layers > 1 else ''}"
+    layers = f"{len(network.layers)} layer{'s' if len(network.layers) > 1 else ''}"
     return f"{memory} memory, C = {network.context_dim}, E = {embed_dim}, {layers}"
 
 

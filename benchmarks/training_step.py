@@ -18,6 +18,7 @@ from lightning_modules.settings import context_network
 from models.context_network import ContextNetwork
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
 from models.gated_network import GatedContextNetwork
+from models.solver_cost import count_weights
 from models.sweeps import quasi_newton_step, residuals, sweep
 
 AnyNetwork = ContextNetwork | GatedContextNetwork
@@ -96,4 +97,4 @@ def training_flops(network: AnyNetwork) -> int:
     moments, forward and backward. The quasi-Newton step and what is not a product is left out.
     """
     first = sum(p.numel() for p in network.layers[0].parameters() if p.ndim == 2)
-    return 6 * network.num_weights - 2 * first + 4 * network.context_dim**2
+    return 6 * count_weights(network) - 2 * first + 4 * network.context_dim**2

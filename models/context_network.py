@@ -70,15 +70,6 @@ class ContextNetwork(nn.Module):
             for index in range(num_layers)
         )
 
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
-
-    @property
-    def num_weights(self) -> int:
-        """Entries of the matrices that a token passes through."""
-        return sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
-
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds token ids: (...) integers to (..., E), normalised."""
         return normalise(self.embedding(tokens))

@@ -86,15 +86,6 @@ class GatedContextNetwork(nn.Module):
         rarity = (1 / (self.context_dim * frequency)).clamp(max=1)
         self.token_gate.copy_(self.update_scale * rarity.sqrt())
 
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
-
-    @property
-    def num_weights(self) -> int:
-        """Entries of the matrices that a token passes through."""
-        return sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
-
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds token ids: (...) integers to (..., E), each as long as its gate says."""
         return normalise(self.embedding(tokens)) * self.token_gate[tokens].unsqueeze(-1)

@@ -9,15 +9,16 @@ Shapes: B sequences, T tokens, C = context_dim.
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from torch import nn
+
 from models.sweeps import LinearMemory
 
 
 @runtime_checkable
-class Sized(Protocol):
-    """A network that tells its size: entries of its matrices, and layers."""
+class Layered(Protocol):
+    """A network whose size can be told: a token passes through the matrices of its layers."""
 
-    num_weights: int
-    num_layers: int
+    layers: nn.ModuleList
 
 
 class Machine(NamedTuple):
@@ -32,8 +33,8 @@ class Machine(NamedTuple):
 
 
 MACHINES = {
-    "cpu": Machine(launch=3e-5, bandwidth=3e10, rate=1.2e11, correction_passes=60),
-    "cuda": Machine(launch=6e-5, bandwidth=2.5e12, rate=2e14, correction_passes=24),
+    "cpu": Machine(launch=3e-5, bandwidth=3e10, rate=1.2e11, correction_passes=40),
+    "cuda": Machine(launch=6e-5, bandwidth=2.5e12, rate=2e14, correction_passes=16),
 }
 """By the type of a torch device. The CPU's were measured, the GPU's are taken from data sheets."""
 
@@ -42,9 +43,9 @@ _PASSES = 12
 _BYTES = 4
 _CORRECTION_WIDTH = 256
 """Entries that a quasi-Newton step adds to a context: its decays to the positions of a chunk."""
-_EXPECTED_SWEEPS = 64
+_EXPECTED_SWEEPS = 100
 """Until a trained network's contexts have settled, and with quasi-Newton steps."""
-_EXPECTED_CORRECTED_SWEEPS = 14
+_EXPECTED_CORRECTED_SWEEPS = 10
 _SMALLEST_WINDOW = 32
 
 
@@ -61,7 +62,7 @@ def plan(network: object, context_dim: int, num_rows: int, num_positions: int, d
     """Chooses between a scan, sweeps of everything and sweeps of a moving window.
 
     Args:
-        network: F; one that is not `Sized` counts as a single square layer.
+        network: F; one that is not `Layered` counts as a single square layer.
         context_dim: C.
         num_rows: B.
         num_positions: T.
@@ -99,9 +100,14 @@ def application_seconds(network: object, context_dim: int, num_contexts: int, de
     """Seconds to apply F to as many contexts."""
     machine = MACHINES.get(device, MACHINES["cuda"])
     num_weights, num_layers = context_dim**2, 1
-    if isinstance(network, Sized):
-        num_weights, num_layers = network.num_weights, network.num_layers
+    if isinstance(network, Layered):
+        num_weights, num_layers = count_weights(network), len(network.layers)
     reading = _BYTES * num_weights / machine.bandwidth
     arithmetic = 2 * num_weights * num_contexts / machine.rate
     moving = _BYTES * _PASSES * num_layers * context_dim * num_contexts / machine.bandwidth
     return num_layers * machine.launch + max(reading, arithmetic) + moving
+
+
+def count_weights(network: Layered) -> int:
+    """Entries of the matrices that a token passes through."""
+    return sum(weight.numel() for weight in network.layers.parameters() if weight.ndim == 2)

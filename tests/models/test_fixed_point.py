@@ -148,13 +148,15 @@ def test_what_has_converged_is_the_trajectory(problem: Problem, method: Method) 
 @given(problem=problems(), method=st.sampled_from(["sweeps", "quasi_newton"]))
 def test_more_sweeps_never_give_a_worse_result(problem: Problem, method: Method) -> None:
     network, embeddings, _ = problem
+    # Exact contexts differ by rounding errors; below those no result is worse than another.
+    rounding = (4 * torch.finfo(embeddings.dtype).eps) ** 2
     worst = float("inf")
     for max_sweeps in (1, 2, 3, 5, 8, 13, 21):
         result = solve(network, embeddings, tolerance=1e-30, max_sweeps=max_sweeps, method=method)
         with torch.no_grad():
             swept = sweep(network, result.contexts, embeddings)
         now = float(residuals(result.contexts, swept).max())
-        assert now <= worst or result.converged
+        assert now <= worst + rounding or result.converged
         worst = now
 
 

@@ -75,9 +75,9 @@ def assert_exact(trials: list[FrozenTrial], num_trials: int, num_workers: int) -
 
 
 def after(
-    url: str, num_finished: int, act: Callable[[list[FrozenTrial]], None]
+    url: str, num_finished: int, act: Callable[[list[FrozenTrial]], bool]
 ) -> threading.Thread:
-    """Acts once so many trials have finished and some run."""
+    """Acts once so many trials have finished and some run, again until `act` says that it has."""
 
     def watch() -> None:
         end = time.monotonic() + 100
@@ -87,10 +87,11 @@ def after(
             except KeyError:  # no study yet
                 trials = []
             states = [trial.state for trial in trials]
-            if sum(state in FINISHED for state in states) >= num_finished and (
-                TrialState.RUNNING in states
+            if (
+                sum(state in FINISHED for state in states) >= num_finished
+                and (TrialState.RUNNING in states)
+                and act(trials)
             ):
-                act(trials)
                 return
             time.sleep(0.1)
 
@@ -104,11 +105,12 @@ def test_four_workers_on_a_database_that_is_restarted(
 ) -> None:
     restarted = []
 
-    def restart(_: list[FrozenTrial]) -> None:
+    def restart(_: list[FrozenTrial]) -> bool:
         postgres.stop()
         time.sleep(1)
         postgres.start()
         restarted.append(True)
+        return True
 
     process = start(tmp_path, cache, postgres.url, "--n-trials", "40", "--workers", "4")
     thread = after(postgres.url, 10, restart)
@@ -129,11 +131,14 @@ def test_four_workers_on_sqlite_of_which_one_is_killed(tmp_path: Path, cache: st
     url = f"sqlite:///{tmp_path / 'study.db'}"
     killed = []
 
-    def kill(trials: list[FrozenTrial]) -> None:
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        worker = next(t.user_attrs[WORKER] for t in running if WORKER in t.user_attrs)
-        os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
-        killed.append(worker)
+    def kill(trials: list[FrozenTrial]) -> bool:
+        # One that was slow to start and has finished nothing would be missing from the workers.
+        finished = {t.user_attrs[WORKER] for t in trials if t.state in FINISHED}
+        running = {t.user_attrs.get(WORKER) for t in trials if t.state == TrialState.RUNNING}
+        for worker in sorted(finished & running)[:1]:
+            os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
+            killed.append(worker)
+        return bool(killed)
 
     process = start(tmp_path, cache, url, "--n-trials", "40", "--workers", "4")
     thread = after(url, 8, kill)
@@ -160,7 +165,12 @@ def _weights(trials: list[FrozenTrial]) -> list[float]:
 def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: str) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     process = start(tmp_path, cache, url, "--n-trials", "500", "--workers", "2")
-    after(url, 2, lambda _: process.send_signal(signal.SIGTERM)).join()
+
+    def end(_: list[FrozenTrial]) -> bool:
+        process.send_signal(signal.SIGTERM)
+        return True
+
+    after(url, 2, end).join()
     seen = finish(process, 143)
     trials = trials_of(url)
     assert TrialState.RUNNING not in {trial.state for trial in trials}
