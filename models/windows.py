@@ -24,7 +24,9 @@ _TRUSTED_SWEEPS = 64
 whether F contracts, and rounding errors may have grown: beyond this number they are looked at."""
 
 
-_HANDED_ON = 16
+_SAFETY = 2.0
+"""Factor on an estimated error: the ratio that was seen stands for the constant that holds."""
+_HANDED_ON = 64
 """Part of the tolerance that the contexts of a window which moves on may use."""
 _NEARBY = 32
 """Positions to each side whose residuals tell whether a quasi-Newton step did good."""
@@ -152,7 +154,7 @@ class _Windows:
             change = torch.maximum(change, _precise(correction))
         largest = change.cummax(dim=1).values.sqrt()
         rate = largest / self.change.cummax(dim=1).values.sqrt()
-        error = largest / (1 - torch.maximum(rate, self.rate)).clamp_min(0)
+        error = _SAFETY * largest / (1 - torch.maximum(rate, self.rate)).clamp_min(0)
         # Once settled is settled: later changes may be no more than rounding errors.
         settled = self.settled | (largest == 0) | (error.square() < tolerance)
         settled[:, : self.front - self.start] = True
