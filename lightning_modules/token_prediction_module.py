@@ -4,7 +4,6 @@ from typing import Any, Self
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -147,8 +146,7 @@ class TokenPredictionModule(L.LightningModule):
 
     def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
         """Mean nats a token: position t, which has read token t, predicts token t + 1."""
-        logits = self.head(contexts_BTC[:, :-1], tokens_BT[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1), tokens_BT[:, 1:].flatten())
+        return self.head.loss(contexts_BTC[:, :-1], tokens_BT[:, :-1], tokens_BT[:, 1:])
 
     def _exact_contexts(self, tokens_BT: Tensor) -> Tensor:
         with torch.no_grad():
