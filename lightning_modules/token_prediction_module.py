@@ -28,6 +28,9 @@ from models.token_head import TokenHead
 _ROWS_AT_ONCE = 256
 """Rows whose contexts are solved together: enough to fill a matrix product."""
 
+TOKENIZER_KEY = "tokenizer"
+"""Where a checkpoint holds the tokenizer, as the text of a tokenizer.json."""
+
 
 class TokenPredictionModule(L.LightningModule):
     """Trains the token head on contexts, and with `freeze_context` off the context network too.
@@ -56,6 +59,7 @@ class TokenPredictionModule(L.LightningModule):
         self.test_mean_loss = WeightedMean()
         self.contexts: ContextStore | None = None
         self.val_contexts: ContextStore | None = None
+        self.tokenizer_json: str | None = None
 
     @classmethod
     def from_phase1(cls, phase1: FixedPointModule, vocab_size: int) -> Self:
@@ -74,6 +78,7 @@ class TokenPredictionModule(L.LightningModule):
         if stage == "fit":
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
             self.head.set_token_counts(datamodule.token_counts())
+            self.tokenizer_json = datamodule.tokenizer.to_str()
 
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
@@ -135,6 +140,14 @@ class TokenPredictionModule(L.LightningModule):
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
         return scheduled(optimizer, num_steps, self.config.warmup_ratio)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # With it, a checkpoint alone is enough to go from text to text.
+        if self.tokenizer_json is not None:
+            checkpoint[TOKENIZER_KEY] = self.tokenizer_json
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.tokenizer_json = checkpoint.get(TOKENIZER_KEY, self.tokenizer_json)
 
     def configure_gradient_clipping(
         self,
