@@ -1,0 +1,202 @@
+"""What a token costs at different positions of a text, beside an LSTM and a GPT with a cache.
+
+    python benchmarks/generation.py [--positions 100 10000 100000] [--tokens 100]
+
+The three have about as many weights that work on the past, random ones, and the same token head.
+A text of random tokens is read up to each position; the GPT's cache is filled with random keys and
+values instead, which cost as much to attend to. All then write tokens greedily, in turns; what is
+printed is the processor time of a token, the median of a round, and the lowest of five rounds.
+
+Shapes: C = state, E = embedding, V = vocabulary, B = 1 sequence, H heads, T positions.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from config import Config
+from lightning_modules.settings import context_network
+from models.generation import generate, read_prompt
+from models.solver_cost import count_weights
+from models.token_head import TokenHead
+
+_HEAD_DIM = 64
+_WARM_UP = 5
+"""Tokens of a round before the first that counts."""
+_ROUNDS = 5
+
+
+class Contender(NamedTuple):
+    """start: text up to a position to the tokens that follow it, without an end.
+    state_bytes: of what is kept of the text, at a position."""
+
+    name: str
+    num_weights: int
+    start: Callable[[int], Iterator[Tensor]]
+    state_bytes: Callable[[int], int]
+
+
+def main() -> None:
+    options = _options()
+    torch.manual_seed(0)
+    contenders = [build(options.vocab_size) for build in (_ours, _lstm, _gpt)]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, V = {options.vocab_size}")
+    cases = [(c, position) for c in contenders for position in options.positions]
+    texts = [contender.start(position) for contender, position in cases]
+    rounds = [[_milliseconds(text, options.tokens) for text in texts] for _ in range(_ROUNDS)]
+    lowest = [min(times) for times in zip(*rounds, strict=True)]
+    print(
+        f"{'model':8}{'weights':>10}{'position':>10}{'state KiB':>12}{'ms a token':>12}{'ratio':>8}"
+    )
+    for index, (contender, position) in enumerate(cases):
+        first = lowest[index - index % len(options.positions)]
+        print(
+            f"{contender.name:8}{contender.num_weights:10,}{position:10,}"
+            f"{contender.state_bytes(position) / 1024:12,.1f}"
+            f"{lowest[index]:12.3f}{lowest[index] / first:8.2f}"
+        )
+
+
+def _milliseconds(tokens: Iterator[Tensor], num_tokens: int) -> float:
+    for _ in islice(tokens, _WARM_UP):
+        pass
+    seconds = []
+    for _ in range(num_tokens):
+        start = time.process_time()
+        next(tokens)
+        seconds.append(time.process_time() - start)
+    return 1e3 * statistics.median(seconds)
+
+
+def _greedy(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=-1)
+
+
+def _head(vocab_size: int, context_dim: int) -> TokenHead:
+    config = Config()
+    return TokenHead(
+        vocab_size=vocab_size,
+        context_dim=context_dim,
+        embed_dim=config.head_embed_dim,
+        hidden_dim=config.head_hidden_dim,
+        dropout=config.dropout,
+        context_scale=config.context_scale,
+        prior_count=config.prior_count,
+    ).eval()
+
+
+def _ours(vocab_size: int) -> Contender:
+    config = Config()
+    network = context_network(config, vocab_size)
+    head = _head(vocab_size, config.context_dim)
+
+    def start(position: int) -> Iterator[Tensor]:
+        state = read_prompt(network, torch.randint(vocab_size, (1, position)))
+        return generate(network, head, state, _greedy)
+
+    state_bytes = 4 * config.context_dim + 8
+    return Contender("ours", count_weights(network), start, lambda _: state_bytes)
+
+
+def _lstm(vocab_size: int) -> Contender:
+    """As wide as makes as many weights: 4 (C + E) C."""
+    config = Config()
+    embed_dim, num_weights = config.embed_dim, _num_weights()
+    hidden_dim = round(((embed_dim**2 + num_weights) ** 0.5 - embed_dim) / 2)
+    embedding = nn.Embedding(vocab_size, embed_dim)
+    cell = nn.LSTM(embed_dim, hidden_dim, batch_first=True)
+    head = _head(vocab_size, hidden_dim)
+
+    @torch.no_grad()
+    def start(position: int) -> Iterator[Tensor]:
+        tokens_BT = torch.randint(vocab_size, (1, position))
+        _, state = cell(embedding(tokens_BT))
+        token_B = tokens_BT[:, -1]
+        while True:
+            token_B = _greedy(head(state[0][-1], token_B))
+            yield token_B
+            _, state = cell(embedding(token_B).unsqueeze(1), state)
+
+    found = sum(weight.numel() for weight in cell.parameters() if weight.ndim == 2)
+    return Contender("LSTM", found, start, lambda _: 2 * 4 * hidden_dim + 8)
+
+
+class _Block(nn.Module):
+    """Attention over a cache and a feed-forward layer, both before a LayerNorm; 12 C² weights.
+
+    Positions are left out, which changes what is attended to and not what it costs.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.wide = nn.Linear(dim, 4 * dim)
+        self.narrow = nn.Linear(4 * dim, dim)
+
+    def forward(self, hidden_BC: Tensor, cache: Tensor, position: int) -> Tensor:
+        """cache: (2, B, H, T, C / H), which gets this position's keys and values."""
+        parts = self.query_key_value(self.norms[0](hidden_BC)).chunk(3, dim=-1)
+        query, key, value = (part.unflatten(-1, (-1, _HEAD_DIM)) for part in parts)
+        cache[0, :, :, position], cache[1, :, :, position] = key, value
+        keys, values = cache[:, :, :, : position + 1]
+        found = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values)
+        hidden_BC = hidden_BC + self.out(found.flatten(1))
+        return hidden_BC + self.narrow(F.gelu(self.wide(self.norms[1](hidden_BC))))
+
+
+def _gpt(vocab_size: int, num_layers: int = 2) -> Contender:
+    """As wide, in whole heads, as makes about as many weights: 12 C² a layer."""
+    num_heads = round((_num_weights() / (12 * num_layers)) ** 0.5 / _HEAD_DIM)
+    dim = num_heads * _HEAD_DIM
+    embedding = nn.Embedding(vocab_size, dim)
+    blocks = nn.ModuleList(_Block(dim) for _ in range(num_layers))
+    head = _head(vocab_size, dim)
+
+    @torch.no_grad()
+    def start(position: int) -> Iterator[Tensor]:
+        # Room for what is written; a cache that grows would be copied, too.
+        cache = torch.randn(num_layers, 2, 1, num_heads, position + 1000, _HEAD_DIM)
+        token_B = torch.randint(vocab_size, (1,))
+        while True:
+            hidden_BC = embedding(token_B)
+            for layer, block in enumerate(blocks):
+                hidden_BC = block(hidden_BC, cache[layer], position)
+            token_B = _greedy(head(hidden_BC, token_B))
+            yield token_B
+            position += 1
+
+    def state_bytes(position: int) -> int:
+        return 2 * 4 * num_layers * dim * position
+
+    found = sum(weight.numel() for weight in blocks.parameters() if weight.ndim == 2)
+    return Contender("GPT", found, start, state_bytes)
+
+
+def _num_weights() -> int:
+    config = Config()
+    return config.context_dim * (config.context_dim + config.embed_dim)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--positions", type=int, nargs="+", default=[100, 10_000, 100_000])
+    parser.add_argument("--tokens", type=int, default=40, help="timed in a round, 190 at most")
+    parser.add_argument("--vocab-size", type=int, default=Config().vocab_size)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
