@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.splits import Split, split_documents, split_of
+from datamodules.splits import Split, split_of
+from tests.datamodules.splitting import split_documents
 
 texts = st.lists(st.text(max_size=20), max_size=40)
 

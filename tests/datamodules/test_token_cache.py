@@ -11,9 +11,11 @@ import pytest
 from config import InputError
 from datamodules import token_cache
 from datamodules.corpora import Corpus, open_corpus
-from datamodules.splits import SplitDocuments, split_documents, split_of
-from datamodules.token_cache import TokenSplits, load_tokens
+from datamodules.splits import SPLITS, split_of
+from datamodules.token_cache import load_tokens
+from datamodules.token_files import TokenSplits
 from datamodules.tokenizer import end_of_text_id, train_tokenizer
+from tests.datamodules.splitting import split_documents
 
 RARE = "zyxwvuzyxwvu"
 VOCAB_SIZE = 320
@@ -44,13 +46,15 @@ def load(corpus: Path, tokenizer: str = "train", vocab_size: int = VOCAB_SIZE) -
 
 
 def cached_files(corpus: Path) -> list[Path]:
-    return sorted((corpus.parent / "cache").rglob("*.*"))
+    """Folders of tokens, and whatever else but locks was left in the cache."""
+    found = (corpus.parent / "cache").glob("*/*")
+    return sorted(path for path in found if path.suffix != ".lock")
 
 
 def assert_same(one: TokenSplits, other: TokenSplits) -> None:
-    for name in SplitDocuments._fields:
+    for name in SPLITS:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-        assert getattr(one, name).dtype == getattr(other, name).dtype == np.int32
+        assert getattr(one, name).dtype == getattr(other, name).dtype == np.uint16
     assert one.num_bytes.tolist() == other.num_bytes.tolist()
     assert one.tokenizer.to_str() == other.tokenizer.to_str()
 
@@ -97,9 +101,9 @@ def test_second_load_does_not_read_the_corpus(
 ) -> None:
     reads = []
 
-    def watched(name: str) -> Corpus:
-        found = open_corpus(name)
-        return Corpus(found.fingerprint, lambda: reads.append(name) or found.read())
+    def watched(name: str, cache_dir: Path) -> Corpus:
+        found = open_corpus(name, cache_dir)
+        return found._replace(read=lambda: reads.append(name) or found.read())
 
     monkeypatch.setattr(token_cache, "open_corpus", watched)
     first = load(corpus)
@@ -182,30 +186,41 @@ def count_one_less(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "damage"),
     [
-        pytest.param(truncate(0.0), id="empty"),
-        pytest.param(truncate(0.5), id="half"),
-        pytest.param(truncate(0.999), id="last bytes missing"),
-        pytest.param(lambda content: b"no archive", id="another file"),
-        pytest.param(wipe_middle, id="zeros in the middle"),
-        pytest.param(flip(b"NUMPY", 1000, 0xFF), id="token"),
-        pytest.param(flip(b"PK\x01\x02", 0, 0xFF), id="directory"),
-        pytest.param(flip(b"PK\x01\x02", 8, 0x01), id="directory, encryption"),
-        pytest.param(flip(b"PK\x01\x02", 10, 0x40), id="directory, compression"),
-        pytest.param(flip(b"{'descr'", 0, 0x40), id="header, bracket"),
-        pytest.param(count_one_less, id="header, number of tokens"),
+        pytest.param("train.npy", truncate(0.0), id="empty"),
+        pytest.param("train.npy", truncate(0.5), id="half"),
+        pytest.param("test.npy", truncate(0.999), id="last bytes missing"),
+        pytest.param("train.npy", lambda content: b"no array", id="another file"),
+        pytest.param("train.npy", wipe_middle, id="zeros in the middle"),
+        pytest.param("validation.npy", flip(b"NUMPY", 1000, 0xFF), id="token"),
+        pytest.param("train.npy", flip(b"{'descr'", 0, 0x40), id="header, bracket"),
+        pytest.param("train.npy", count_one_less, id="header, number of tokens"),
+        pytest.param("tokenizer.json", truncate(0.9), id="half of the tokenizer"),
+        pytest.param("record.json", truncate(0.9), id="half of the record"),
+        pytest.param("record.json", flip(b"num_bytes", 14, 0x01), id="record, number of bytes"),
+        pytest.param("record.json", lambda content: b"[]", id="another record"),
     ],
 )
-def test_damaged_cache_is_made_anew(damage: Damage, corpus: Path) -> None:
+def test_damaged_cache_is_made_anew(name: str, damage: Damage, corpus: Path) -> None:
     good = load(corpus)
-    (file,) = cached_files(corpus)
+    (folder,) = cached_files(corpus)
+    file = folder / name
     content = file.read_bytes()
+    file.unlink()  # the good one is mapped, and stays what it was
     file.write_bytes(damage(content))
     assert file.read_bytes() != content
     assert_same(load(corpus), good)
     assert file.read_bytes() == content
-    assert cached_files(corpus) == [file]
+    assert cached_files(corpus) == [folder]
+
+
+@pytest.mark.parametrize("name", ["record.json", "train.npy", "tokenizer.json"])
+def test_incomplete_cache_is_made_anew(name: str, corpus: Path) -> None:
+    good = load(corpus)
+    (folder,) = cached_files(corpus)
+    (folder / name).unlink()
+    assert_same(load(corpus), good)
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\n\t\n"])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from config import Config, InputError
-from datamodules.splits import SplitDocuments, split_documents
 from datamodules.token_datamodule import TokenDataModule
 from datamodules.tokenizer import end_of_text_id
+from tests.datamodules.splitting import SplitDocuments, split_documents
 
 LENGTH = 16
 
