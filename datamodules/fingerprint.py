@@ -11,7 +11,7 @@ from datamodules.progress import ByteProgress
 
 _KEPT_BYTES = 64 * 2**20
 """Files of fewer bytes in all are read each time: that takes a moment, and trusts no clock."""
-_READ_BYTES = 2**20
+_READ_BYTES = 2**18
 
 
 def digest_files(files: Sequence[Path], cache_dir: Path) -> str:

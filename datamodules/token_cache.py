@@ -36,6 +36,7 @@ _NOT_THE_TOKENS = (
 )
 """Sources of this room that no token depends on."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 
 
 def load_tokens(corpus: str, tokenizer: str, vocab_size: int, cache_dir: Path) -> TokenSplits:
@@ -91,7 +92,7 @@ def _told_of_no_room(cache_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_ours = isinstance(error, PermissionError) and str(cache_dir) in str(error.filename)
+        is_ours = error.errno in _NO_FOLDER and str(cache_dir) in str(error.filename)
         if error.errno not in _NO_ROOM and not is_ours:
             raise
         raise InputError(

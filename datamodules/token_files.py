@@ -177,7 +177,8 @@ def _facts(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     if size > _DIGESTED_BYTES:
         return {"size": size}
-    return {"size": size, "digest": _digest(path.read_bytes()).decode()}
+    with path.open("rb") as file:
+        return {"size": size, "digest": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _digest(content: bytes) -> bytes:
