@@ -111,7 +111,11 @@ class Options:
     cache_dir: str = Config.cache_dir
     """Folder of the tokenised corpora."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises `InputError` where a field is out of its range.
+
+        Not while it is built, as the parser would then tell it in a box of many lines.
+        """
         for name in ("trials", "epochs", "patience", "long_position"):
             value = getattr(self, name)
             require(value >= 1, name, value, "1 or more")
@@ -134,12 +138,13 @@ class Options:
             max_seq_length=self.max_seq_length, num_samples=num_samples,
             num_val_samples=self.num_val_samples, batch_size=self.batch_size,
             cache_dir=self.cache_dir,
-            accelerator="cpu" if torch.device(self.device).type == "cpu" else "gpu",
+            accelerator="cpu" if self.device.startswith("cpu") else "gpu",
         )  # fmt: skip
 
 
 def main() -> int:
     options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
+    options.check()
     overrides = parse_overrides(options.ours, taken=_SHARED)
     if options.table:
         cells = read_cells(options.records)

@@ -114,14 +114,16 @@ class KneserNey:
         self._continuations.append(_summed(continuations, contexts, num_below))
         self._occurrences.append(_summed(counts, keys // self.vocab_size, num_contexts))
         self._keys.append(keys)
-        return inverse.reshape(ids[:, 1:].shape)
+        longer: Integers = inverse.reshape(ids[:, 1:].shape)
+        return longer
 
     def _find(self, index: int, contexts: Integers, words: Integers) -> Integers:
         """Numbers of the n-grams context + word; -1 where there is none."""
         keys = self._keys[index]
         wanted = contexts * self.vocab_size + words
         place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-        return np.asarray(np.where((contexts >= 0) & (keys[place] == wanted), place, -1))
+        found: Integers = np.where((contexts >= 0) & (keys[place] == wanted), place, -1)
+        return found
 
     @staticmethod
     def _interpolate(

@@ -27,8 +27,6 @@ from models.gated_network import GatedContextNetwork
 from tuning.training import NO_LOGGER, fit_phase
 
 _SIZES = ("context_dim", "embed_dim", "head_embed_dim", "head_hidden_dim")
-_UNITS = 4
-"""Sizes are multiples of this: matrix products like even ones."""
 _TOLERANCE = 1e-8
 
 
@@ -107,10 +105,7 @@ def sized(config: Config, fixed: Sequence[str], vocab_size: int, target: float) 
     scaled = [name for name in _SIZES if name not in fixed]
 
     def at(scale: int) -> Config:
-        sizes = {
-            name: max(_UNITS, _UNITS * round(getattr(config, name) * scale / 1000 / _UNITS))
-            for name in scaled
-        }
+        sizes = {name: max(1, round(getattr(config, name) * scale / 1000)) for name in scaled}
         return dataclasses.replace(config, **sizes)
 
     if not scaled:
