@@ -40,20 +40,23 @@ class Config:
 
     # Data
     corpus: str = "chitchat"
-    """Text to learn: `chitchat`, a .txt file or a folder of them, a .jsonl or .parquet file with a
-    `text` or `messages` column, or the name of a dataset on the Hugging Face Hub."""
+    """Text to learn: `chitchat`, a .txt file, a .jsonl or .parquet file with a `text` or `messages`
+    column, a folder of such files, or the name of a dataset on the Hugging Face Hub."""
     tokenizer: str = "train"
     """`train` makes a byte-level BPE from the training split; else the path of a tokenizer.json."""
     vocab_size: int = 4096
     """Entries of the tokenizer that is trained; a given tokenizer brings its own number."""
-    num_samples: int = 192
-    """Training sequences, each of max-seq-length tokens; fewer where the corpus has fewer."""
+    num_samples: int | None = 192
+    """Training sequences, each of max-seq-length tokens; fewer where the corpus has fewer, and all
+    that it has for None."""
     num_val_samples: int | None = None
     """Validation sequences; None takes as many as make 8 x context-dim tokens, at least 8,192."""
     max_seq_length: int = 128
     """Tokens in a sequence."""
     batch_size: int = 4
     """Sequences in an optimiser step."""
+    num_workers: int = 0
+    """Processes that read batches ahead; batches are the same whatever their number."""
 
     # Context network
     num_layers: int = 1
@@ -150,14 +153,14 @@ class Config:
             self._require(name, lambda value: 0 <= value <= 1, "between 0 and 1")
         for name in ("ema_momentum", "dropout"):
             self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
-        for name in ("weight_decay", "prior_count", "gradient_clip", "random_seed"):
+        for name in ("weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers"):
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")
         self._require("max_seq_length", lambda value: value >= 2, "2 or more")
         self._require(
             "vocab_size", lambda value: value >= 257, "257 or more (bytes and end-of-text)"
         )
-        for name in ("num_val_samples", "phase1_measure_every"):
+        for name in ("num_samples", "num_val_samples", "phase1_measure_every"):
             self._require(name, lambda value: value is None or value >= 1, "1 or more")
         for name, choices in _CHOICES.items():
             self._require(
@@ -172,7 +175,7 @@ class Config:
 
 
 _COUNTS = (
-    "num_samples", "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
+    "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
     "phase2_epochs", "phase2_num_sweeps", "head_embed_dim", "head_hidden_dim",
 )  # fmt: skip
 _RATES = (

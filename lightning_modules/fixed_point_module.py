@@ -79,10 +79,10 @@ class FixedPointModule(L.LightningModule):
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
         if self.contexts is None:
-            tokens, val_tokens = datamodule.train_rows.tokens, datamodule.val_rows.tokens
+            num_rows, num_val_rows = len(datamodule.train_rows), len(datamodule.val_rows)
             weight = self.network.embedding.weight
-            self.contexts = context_store(self.config, tokens, weight)
-            self.val_contexts = context_store(self.config, val_tokens[: len(tokens)], weight)
+            self.contexts = context_store(self.config, num_rows, weight)
+            self.val_contexts = context_store(self.config, min(num_rows, num_val_rows), weight)
         if self._restored is not None:
             assert self.val_contexts is not None
             self.contexts.fill(self._restored[0])
@@ -182,7 +182,7 @@ class FixedPointModule(L.LightningModule):
         if self.config.phase1_measure_every is not None:
             return self.config.phase1_measure_every
         datamodule: TokenDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
-        num_measured = _VAL_TOKENS_A_TRAINING_TOKEN * datamodule.train_rows.tokens.numel()
+        num_measured = _VAL_TOKENS_A_TRAINING_TOKEN * datamodule.train_rows.num_tokens
         return max(1, math.ceil(datamodule.num_val_tokens / num_measured))
 
     def _sweep_unseen(self, embeddings_BTE: Tensor, row_index: Tensor) -> None:

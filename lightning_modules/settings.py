@@ -36,10 +36,10 @@ def context_network(config: Config, vocab_size: int) -> ContextNetwork | GatedCo
     )
 
 
-def context_store(config: Config, tokens_NT: Tensor, weight: Tensor) -> ContextStore:
+def context_store(config: Config, num_rows: int, weight: Tensor) -> ContextStore:
     """Room for the contexts of rows of tokens, which are computed in the type of a weight."""
     return ContextStore(
-        (len(tokens_NT), tokens_NT.shape[1], config.context_dim),
+        (num_rows, config.max_seq_length, config.context_dim),
         kept_as=torch.bfloat16 if config.context_dtype == "bfloat16" else weight.dtype,
         like=weight,
         storage=config.context_storage,

@@ -172,9 +172,9 @@ class TokenPredictionModule(L.LightningModule):
         )
 
     def _contexts_of(self, rows: TokenRows) -> ContextStore:
-        store = context_store(self.config, rows.tokens, self.network.embedding.weight)
+        store = context_store(self.config, len(rows), self.network.embedding.weight)
         for index in torch.split(torch.arange(len(rows)), _ROWS_AT_ONCE):
-            store[index] = self._exact_contexts(rows.tokens[index].to(self.device))
+            store[index] = self._exact_contexts(rows.take(index).to(self.device))
         return store
 
     def _log_perplexity(
