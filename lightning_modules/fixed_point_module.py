@@ -70,6 +70,11 @@ class FixedPointModule(L.LightningModule):
         self._is_measured = True
         self._num_to_sweep = 0
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T) to the contexts (B, T, C) that have read them."""
+        with torch.no_grad():
+            return solve_rows(self.network, self.network.embed(tokens))
+
     def setup(self, stage: str) -> None:
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
         if stage == "fit" and isinstance(self.network, GatedContextNetwork):

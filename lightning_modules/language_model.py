@@ -20,12 +20,13 @@ class LanguageModel(NamedTuple):
     tokenizer: Tokenizer
 
 
-def load_language_model(path: Path, device: torch.device | str = "cpu") -> LanguageModel:
+def load_language_model(path: Path | str, device: torch.device | str = "cpu") -> LanguageModel:
     """Loads Phase 2's checkpoint, or the best one of a run's folder.
 
     Raises:
         InputError: there is none, or it cannot be used.
     """
+    path = Path(path)
     if path.is_dir():
         if not (path / _BEST).is_file():
             raise InputError(f"--checkpoint {path} has no {_BEST}; it must be a run's folder.")

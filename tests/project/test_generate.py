@@ -1,6 +1,5 @@
 """generate.py as a user runs it, on a real small run."""
 
-import io
 import os
 import signal
 import subprocess
@@ -10,24 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 import generate
-from config import Config, InputError
-from datamodules.token_datamodule import TokenDataModule
-from tuning.full_length import FullRun, start_run
+from config import InputError
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def run(
-    tiny_config: Config, tiny_data: TokenDataModule, tmp_path_factory: pytest.TempPathFactory
-) -> str:
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    start_run(folder, tiny_config)
-    FullRun(tiny_config, tiny_data, folder, Console(file=io.StringIO())).train()
-    return str(folder)
 
 
 Write = Callable[..., str]
