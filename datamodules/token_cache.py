@@ -36,7 +36,6 @@ _NOT_THE_TOKENS = (
 )
 """Sources of this room that no token depends on."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 
 
 def load_tokens(corpus: str, tokenizer: str, vocab_size: int, cache_dir: Path) -> TokenSplits:
@@ -92,12 +91,11 @@ def _told_of_no_room(cache_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_ours = error.errno in _NO_FOLDER and str(cache_dir) in str(error.filename)
-        if error.errno not in _NO_ROOM and not is_ours:
+        if error.errno not in _NO_ROOM and not str(error.filename).startswith(str(cache_dir)):
             raise
         raise InputError(
-            f"--cache-dir {str(cache_dir)!r} cannot be written: {error.strerror}; it needs room for "
-            "the corpus and half as much again."
+            f"--cache-dir {str(cache_dir)!r} cannot be written: {error.strerror}; it must be a "
+            "folder with room for the corpus and half as much again."
         ) from error
 
 
