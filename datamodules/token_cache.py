@@ -132,11 +132,7 @@ def _make(folder: Path, task: _Task) -> None:
 
 def _tokenise(task: _Task, documents: Path, made: Path) -> None:
     num_bytes = _deal_out(task, documents)
-    if task.given is None:
-        training = _training_text(sorted_documents(documents))
-        tokenizer = train_tokenizer(training, task.vocab_size)
-    else:
-        tokenizer = task.given
+    tokenizer = task.given or _train(task, documents, num_bytes)
     end = end_of_text_id(tokenizer)
     with (
         TokenWriter(made, tokenizer) as writer,
@@ -150,6 +146,13 @@ def _tokenise(task: _Task, documents: Path, made: Path) -> None:
                 writer.append(split, [*encoding.ids, end], len(document.text))
             progress.advance(sum(len(document.text) for document in batch))
         writer.finish()
+
+
+def _train(task: _Task, documents: Path, num_bytes: int) -> Tokenizer:
+    total = min(num_bytes, _TRAINED_ON_BYTES)
+    with ByteProgress(f"Training the tokenizer on {task.name}", total) as progress:
+        training = _training_text(sorted_documents(documents), progress)
+        return train_tokenizer(training, task.vocab_size)
 
 
 def _deal_out(task: _Task, folder: Path) -> int:
@@ -197,13 +200,14 @@ def _require_documents(name: str, num_documents: dict[Split, int]) -> None:
         )
 
 
-def _training_text(documents: Iterable[Document]) -> Iterator[str]:
+def _training_text(documents: Iterable[Document], progress: ByteProgress) -> Iterator[str]:
     num_bytes = 0
     for document in documents:
         if split_of_digest(document.digest) == "train":
             num_bytes += len(document.text)
             if num_bytes > _TRAINED_ON_BYTES:
                 return
+            progress.advance(len(document.text))
             yield document.text.decode()
 
 
