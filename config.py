@@ -69,15 +69,25 @@ class Config:
     """How a context is carried on: `residual` adds an update to it; `gated` also rotates it, and
     lets a token overwrite more of it the rarer the token is."""
     update_scale: float = 0.7
-    """Factor on the update of the context; smaller remembers longer."""
+    """Factor on the update of the context; smaller remembers longer. A gated memory only starts with
+    it: how much it overwrites is learnt."""
+    gate_damping: float = 0.25
+    """How much less a frequent token overwrites of a gated memory: its rarity to this power; 0 and
+    all overwrite alike, 0.5 and all frequent tokens have equal parts in the contexts."""
 
     # Phase 1
-    dist_reg_weight: float = 0.2
+    dist_reg_weight: float = 0.25
     """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
     diversity_loss: DiversityLoss = "log_det"
     """What measures diversity: the distance of the contexts' `covariance` from the identity,
     VICReg's `variance_covariance`, the `log_det` of their second moments, which weighs empty
     directions most, or their `dispersion` around the mean, which is blind to directions."""
+    contraction_weight: float = 0.003
+    """Weight, within convergence, of what a disturbance of a context leaves in all later ones. Larger
+    makes contexts forget sooner; 0 leaves it out."""
+    neighbour_share: float = 0.7
+    """Share of a token embedding's variance that comes from the tokens that stood before the token
+    in the training text, from 0 (random embeddings) to 1."""
     phase1_learning_rate: float = 3e-4
     """Highest learning rate of Phase 1, reached after the warm-up."""
     phase1_max_epochs: int = 6
@@ -153,7 +163,10 @@ class Config:
             self._require(name, lambda value: 0 <= value <= 1, "between 0 and 1")
         for name in ("ema_momentum", "dropout"):
             self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
-        for name in ("weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers"):
+        for name in (
+            "weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers",
+            "contraction_weight", "gate_damping",
+        ):  # fmt: skip
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")
         self._require("max_seq_length", lambda value: value >= 2, "2 or more")
@@ -187,7 +200,7 @@ _RATES = (
 )
 _SHARES = (
     "dist_reg_weight", "phase1_min_converged_ratio", "warmup_ratio", "identity_mapping_threshold",
-    "min_token_sensitivity", "min_effective_rank",
+    "min_token_sensitivity", "min_effective_rank", "neighbour_share",
 )  # fmt: skip
 _CHOICES = {
     "precision": ("32-true", "bf16-mixed", "64-true"),
@@ -204,7 +217,7 @@ def published() -> Config:
     return dataclasses.replace(
         Config(), num_samples=5, max_seq_length=128, num_layers=6, context_dim=768, embed_dim=768,
         memory="residual", update_scale=0.5, diversity_loss="covariance", dist_reg_weight=0.05,
-        phase1_learning_rate=3e-3, ema_momentum=0.99,
+        phase1_learning_rate=3e-3, ema_momentum=0.99, contraction_weight=0, neighbour_share=0,
     )  # fmt: skip
 
 

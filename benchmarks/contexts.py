@@ -134,8 +134,9 @@ def config_of(setting: Setting, seed: int) -> Config:
     if setting.memory == "gated":
         return config
     return dataclasses.replace(
-        config, update_scale=0.5, phase1_learning_rate=3e-3, ema_momentum=0.99
-    )
+        config, update_scale=0.5, phase1_learning_rate=3e-3, ema_momentum=0.99,
+        contraction_weight=0, neighbour_share=0,
+    )  # fmt: skip
 
 
 def train(config: Config) -> tuple[FixedPointModule, TokenDataModule, float, float]:

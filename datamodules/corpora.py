@@ -137,8 +137,10 @@ def _json_object(line: bytes, path: Path, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
+        # Without the position, which counts from the start of the line.
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise InputError(
-            f"--corpus: {path} cannot be read as {path.suffix[1:]}: {where}: {error}."
+            f"--corpus: {path} cannot be read as {path.suffix[1:]}: {where}: {reason}."
         ) from error
     return _as_row(row, path, where)
 

@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-_QUIET_SECONDS = 3.0
+_QUIET_SECONDS = 5.0
 """What ends sooner says nothing."""
 _LINE_SECONDS = 30.0
 _UPDATE_SECONDS = 0.1
@@ -55,8 +55,8 @@ class ByteProgress:
         self._task = self._progress.add_task(title, total=total)
         self._pending = 0
         self._is_shown = False
-        self._next_update = clock()
-        self._next_line = clock() + _QUIET_SECONDS
+        self._start = self._next_update = clock()
+        self._next_line = self._start + _QUIET_SECONDS
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +96,8 @@ class ByteProgress:
         # More than all there is, where the total was an estimate.
         if task.total is not None and task.completed <= task.total:
             done += f" of {task.total / 1e6:,.1f}"
-        parts = [f"{self.title}: {done} MB", f"{(task.speed or 0.0) / 1e6:.1f} MB/s"]
+        speed = task.speed or task.completed / max(self.clock() - self._start, 1e-9)
+        parts = [f"{self.title}: {done} MB", f"{speed / 1e6:.1f} MB/s"]
         if task.time_remaining:
             parts.append(f"{timedelta(seconds=int(task.time_remaining))} left")
         return ", ".join(parts)

@@ -20,7 +20,7 @@ from datamodules.document_sort import Document, deal_out, sorted_documents
 from datamodules.progress import ByteProgress
 from datamodules.splits import SPLITS, Split, digest_of, split_of_digest
 from datamodules.token_files import TokenSplits, TokenWriter, read_tokens
-from datamodules.tokenizer import end_of_text_id, load_tokenizer, train_tokenizer
+from datamodules.tokenizer import cut, end_of_text_id, load_tokenizer, train_tokenizer
 
 _TRAINED_ON_BYTES = 64 * 2**20
 """Training text that a tokenizer is made from at most: the documents first in order of their hash,
@@ -30,13 +30,13 @@ _ENCODED_AT_ONCE = 2**20
 _NOT_THE_TOKENS = (
     "fingerprint.py",
     "progress.py",
+    "text_stream.py",
     "token_datamodule.py",
     "token_loader.py",
     "token_rows.py",
 )
 """Sources of this room that no token depends on."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 
 
 def load_tokens(corpus: str, tokenizer: str, vocab_size: int, cache_dir: Path) -> TokenSplits:
@@ -92,12 +92,11 @@ def _told_of_no_room(cache_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_ours = error.errno in _NO_FOLDER and str(cache_dir) in str(error.filename)
-        if error.errno not in _NO_ROOM and not is_ours:
+        if error.errno not in _NO_ROOM and not str(error.filename).startswith(str(cache_dir)):
             raise
         raise InputError(
-            f"--cache-dir {str(cache_dir)!r} cannot be written: {error.strerror}; it needs room for "
-            "the corpus and half as much again."
+            f"--cache-dir {str(cache_dir)!r} cannot be written: {error.strerror}; it must be a "
+            "folder with room for the corpus and half as much again."
         ) from error
 
 
@@ -134,24 +133,28 @@ def _make(folder: Path, task: _Task) -> None:
 
 def _tokenise(task: _Task, documents: Path, made: Path) -> None:
     num_bytes = _deal_out(task, documents)
-    if task.given is None:
-        training = _training_text(sorted_documents(documents))
-        tokenizer = train_tokenizer(training, task.vocab_size)
-    else:
-        tokenizer = task.given
+    tokenizer = task.given or _train(task, documents, num_bytes)
     end = end_of_text_id(tokenizer)
     with (
         TokenWriter(made, tokenizer) as writer,
         ByteProgress(f"Tokenising {task.name}", num_bytes) as progress,
     ):
-        for batch in _batches(sorted_documents(documents)):
-            texts = [document.text.decode() for document in batch]
+        pieces = _pieces(sorted_documents(documents), are_cut=task.given is None)
+        for batch in _batches(pieces):
+            texts = [piece.text for piece in batch]
             encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            for document, encoding in zip(batch, encodings, strict=True):
-                split = split_of_digest(document.digest)
-                writer.append(split, [*encoding.ids, end], len(document.text))
-            progress.advance(sum(len(document.text) for document in batch))
+            for piece, encoding in zip(batch, encodings, strict=True):
+                ids = [*encoding.ids, end] if piece.is_last else encoding.ids
+                writer.append(piece.split, ids, piece.num_bytes)
+            progress.advance(sum(piece.num_bytes for piece in batch))
         writer.finish()
+
+
+def _train(task: _Task, documents: Path, num_bytes: int) -> Tokenizer:
+    total = min(num_bytes, _TRAINED_ON_BYTES)
+    with ByteProgress(f"Training the tokenizer on {task.name}", total) as progress:
+        training = _training_text(sorted_documents(documents), progress)
+        return train_tokenizer(training, task.vocab_size)
 
 
 def _deal_out(task: _Task, folder: Path) -> int:
@@ -199,22 +202,44 @@ def _require_documents(name: str, num_documents: dict[Split, int]) -> None:
         )
 
 
-def _training_text(documents: Iterable[Document]) -> Iterator[str]:
+def _training_text(documents: Iterable[Document], progress: ByteProgress) -> Iterator[str]:
     num_bytes = 0
     for document in documents:
-        if split_of_digest(document.digest) == "train":
-            num_bytes += len(document.text)
+        if split_of_digest(document.digest) != "train":
+            continue
+        for text in cut(document.text.decode(), _ENCODED_AT_ONCE):
+            size = len(text.encode())
+            num_bytes += size
             if num_bytes > _TRAINED_ON_BYTES:
                 return
-            yield document.text.decode()
+            progress.advance(size)
+            yield text
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    num_bytes = 0
+class _Piece(NamedTuple):
+    """Of a document, or all of it."""
+
+    split: Split
+    text: str
+    num_bytes: int
+    is_last: bool
+
+
+def _pieces(documents: Iterable[Document], are_cut: bool) -> Iterator[_Piece]:
+    """Documents, cut where they are long; what a given tokenizer makes of pieces is not known."""
     for document in documents:
-        batch.append(document)
-        num_bytes += len(document.text)
+        split, text = split_of_digest(document.digest), document.text.decode()
+        texts = list(cut(text, _ENCODED_AT_ONCE)) if are_cut else [text]
+        for number, part in enumerate(texts, 1):
+            yield _Piece(split, part, len(part.encode()), is_last=number == len(texts))
+
+
+def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    batch: list[_Piece] = []
+    num_bytes = 0
+    for piece in pieces:
+        batch.append(piece)
+        num_bytes += piece.num_bytes
         if num_bytes >= _ENCODED_AT_ONCE:
             yield batch
             batch, num_bytes = [], 0

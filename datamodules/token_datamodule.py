@@ -18,6 +18,7 @@ from datamodules.token_loader import (
     make_training_loader,
 )
 from datamodules.token_rows import TokenBatch, TokenRows
+from models.neighbour_embedding import neighbour_embedding
 
 __all__ = ["TokenBatch", "TokenDataModule", "TokenRows"]
 
@@ -25,6 +26,10 @@ _CONTEXTS_PER_DIMENSION = 8
 _MIN_VAL_TOKENS = 8_192
 _EVALUATION_TOKENS = 8_192
 """Tokens in a batch that is only evaluated."""
+
+
+_NEIGHBOUR_TOKENS = 2**22
+"""Tokens of the training text whose neighbours are counted at most."""
 
 
 class TokenDataModule(L.LightningDataModule):
@@ -41,6 +46,7 @@ class TokenDataModule(L.LightningDataModule):
         self.config = config
         self._splits: TokenSplits | None = None
         self._token_counts: Tensor | None = None
+        self._neighbour_embeddings: dict[int, Tensor] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Reads or makes the tokens, once.
@@ -78,6 +84,23 @@ class TokenDataModule(L.LightningDataModule):
             counts = count_tokens(self._loaded(), self.train_rows.num_tokens)
             self._token_counts = torch.from_numpy(counts)
         return self._token_counts
+
+    def neighbour_embedding(self, embed_dim: int) -> Tensor:
+        """Embeddings of the tokens by those that stand before them in the training rows, (V, E).
+
+        From the first 4 million tokens; once, whoever asks for it.
+        """
+        if embed_dim not in self._neighbour_embeddings:
+            num_parts = -(-_NEIGHBOUR_TOKENS // self.config.max_seq_length)
+            rows = TokenRows(
+                self._loaded().train,
+                self.config.max_seq_length,
+                min(num_parts, len(self.train_rows)),
+            )
+            self._neighbour_embeddings[embed_dim] = neighbour_embedding(
+                rows.parts(), vocab_size=self.vocab_size, embed_dim=embed_dim
+            )
+        return self._neighbour_embeddings[embed_dim]
 
     def describe(self) -> str:
         """One line: sizes of the splits that are used."""

@@ -77,7 +77,7 @@ class TokenWriter:
         self._open.close()
 
     def append(self, split: Split, ids: Sequence[int], num_bytes: int) -> None:
-        """Adds the ids of a document of so many bytes to a split."""
+        """Adds the ids of a text of so many bytes to a split."""
         self._files[split].append(np.asarray(ids, dtype=self.dtype))
         self._num_bytes[split] += num_bytes
 

@@ -1,6 +1,7 @@
 """The tokenizer: a byte-level BPE trained on the training split, or one that the user brings."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -8,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from config import InputError
 
 END_OF_TEXT = "<|endoftext|>"
+_LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 _KNOWN_END_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>")
 
 
@@ -24,6 +26,19 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(documents, trainer)
     return _taking_text_as_it_is(tokenizer)
+
+
+def cut(text: str, num_characters: int) -> Iterator[str]:
+    """Pieces of a text, whose tokens in the tokenizer that is trained here are those of the whole.
+
+    They end at single line ends between text, which are words of their own to it, and are longer
+    than asked for up to the next one.
+    """
+    start = 0
+    while found := _LINE_END.search(text, start + num_characters):
+        yield text[start : found.end()]
+        start = found.end()
+    yield text[start:]
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

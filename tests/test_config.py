@@ -13,6 +13,7 @@ from config import PRESETS, Config, InputError
     [
         ("context_dim", 0),
         ("num_samples", -1),
+        ("num_workers", -1),
         ("num_val_samples", 0),
         ("max_seq_length", 1),
         ("vocab_size", 256),

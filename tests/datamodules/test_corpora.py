@@ -1,7 +1,9 @@
 """Corpora: every kind that a user may have, and a message in one line for all that is wrong."""
 
 import json
+import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets.exceptions import DatasetNotFoundError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from config import InputError
 from datamodules.corpora import open_corpus
@@ -68,11 +72,43 @@ def test_lone_file_without_blank_lines_is_split_at_lines(tmp_path: Path) -> None
     assert read(text(tmp_path / "a.txt", "one\ntwo\nthree\n")) == ["one", "two", "three"]
 
 
+def paragraphs(content: str) -> list[str]:
+    """Documents of a lone file, as they are meant."""
+    found = re.split(r"\n\s*\n", content.strip())
+    documents = found if len(found) > 1 else content.splitlines()
+    return [document.strip() for document in documents if document.strip()]
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.text(alphabet="ab \t\n\r\v\x1c\xa0\u2028", max_size=30))
+def test_lone_file_is_split_as_it_is_meant_however_it_is_read(content: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.txt"
+        path.write_bytes(content.encode())
+        documents = [document.strip() for document in read(path)]
+        assert [d for d in documents if d] == paragraphs(path.read_text(encoding="utf-8"))
+
+
 def test_folder_has_a_document_a_file(tmp_path: Path) -> None:
     text(tmp_path / "b.txt", "one\n\ntwo")
     text(tmp_path / "a" / "z.txt", "deep")
     text(tmp_path / "notes.md", "not read")
     assert read(tmp_path) == ["deep", "one\n\ntwo"]
+
+
+def test_folder_may_hold_tables(tmp_path: Path) -> None:
+    jsonl(tmp_path / "b.jsonl", {"text": "two"}, {"text": "three"})
+    pq.write_table(pa.table({"text": ["four"]}), tmp_path / "c.parquet")
+    text(tmp_path / "a.txt", "one")
+    assert read(tmp_path) == ["one", "two", "three", "four"]
+
+
+def test_documents_are_read_one_after_the_other(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", {"text": "one"}, {"text": "two"}, {"body": 3}, 4)
+    reader = open_corpus(str(path), CACHE).read()
+    assert [next(reader) for _ in range(3)] == ["one", "two", ""]
+    with pytest.raises(InputError, match=r"line 4 holds '4'"):
+        next(reader)
 
 
 def test_jsonl_with_text(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from config import InputError
-from datamodules.tokenizer import END_OF_TEXT, end_of_text_id, load_tokenizer, train_tokenizer
+from datamodules.tokenizer import END_OF_TEXT, cut, end_of_text_id, load_tokenizer, train_tokenizer
 
 TEXTS = ["A: the river runs to the sea\nB: the sea never fills"] * 3 + ["über the bridge, 🍀!"]
 TOKENIZER = train_tokenizer(TEXTS, 300)
@@ -28,6 +28,27 @@ def test_round_trip(text: str) -> None:
 def test_round_trip_of_awkward_texts(text: str) -> None:
     ids = TOKENIZER.encode(text, add_special_tokens=False).ids
     assert TOKENIZER.decode(ids, skip_special_tokens=False) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.text(alphabet="ab1' .\n\t\r\v\x1c\x85\xa0\u2028ü🍀", max_size=40),
+    num_characters=st.integers(0, 8),
+)
+def test_pieces_have_the_tokens_of_the_whole(text: str, num_characters: int) -> None:
+    pieces = list(cut(text, num_characters))
+    assert "".join(pieces) == text
+    tokens = [token for piece in pieces for token in TOKENIZER.encode(piece).ids]
+    assert tokens == TOKENIZER.encode(text).ids
+
+
+def test_long_texts_are_cut_at_line_ends() -> None:
+    lines = [f"line {number}\n" for number in range(20)]
+    assert list(cut("".join(lines), 0)) == lines
+    assert list(cut("".join(lines), 10)) == [
+        "".join(lines[number : number + 2]) for number in range(0, 20, 2)
+    ]
+    assert list(cut("a\n\nb \nc\n d\n", 0)) == ["a\n\nb \nc\n d\n"]
 
 
 def test_merges_shorten_known_text() -> None:

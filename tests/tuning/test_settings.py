@@ -1,6 +1,7 @@
 """What a study records of its objective."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from config import Config
+from datamodules import token_rows
 from datamodules.token_datamodule import TokenDataModule
 from tuning import settings
 from tuning.search_space import DEFAULT_SPACE, parse_search_space
@@ -20,7 +22,9 @@ def test_what_changes_the_objective_is_told(
     first = settings_of(tiny_config, tiny_data, DEFAULT_SPACE)
     assert difference(first, settings_of(tiny_config, tiny_data, DEFAULT_SPACE)) == ""
     assert difference(json.loads(json.dumps(first)), first) == ""
-    changed = dataclasses.replace(tiny_config, dropout=0.1, num_val_samples=2, cache_dir="/tmp")
+    changed = dataclasses.replace(
+        tiny_config, dropout=0.1, num_val_samples=2, cache_dir="/tmp", num_workers=3
+    )
     other = TokenDataModule(dataclasses.replace(changed, cache_dir=tiny_config.cache_dir))
     other.setup()
     narrower = parse_search_space("dist_reg_weight", ["dist_reg_weight=0.1:0.5"])
@@ -30,6 +34,17 @@ def test_what_changes_the_objective_is_told(
     assert "range of dist_reg_weight was '0.01:0.99:log' and is '0.1:0.5:log'" in told
     assert [one.split()[0] for one in told][-1] == "tokens"
     assert len(told) == 4
+
+
+def test_tokens_are_digested_as_one_array(
+    tiny_config: Config, tiny_data: TokenDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_rows, "_TOKENS_AT_ONCE", 100)
+    digest = hashlib.sha256()
+    for rows in (tiny_data.train_rows, tiny_data.val_rows):
+        digest.update(repr(tuple(rows.tokens.shape)).encode() + rows.tokens.numpy().tobytes())
+    recorded = settings_of(tiny_config, tiny_data, DEFAULT_SPACE)
+    assert recorded["tokens"] == digest.hexdigest()[:12]
 
 
 def test_versions_are_recorded(tiny_config: Config, tiny_data: TokenDataModule) -> None:

@@ -1,0 +1,193 @@
+"""Corpora larger than memory: tokenising (MB/s, peak memory), and batches from the mapped files.
+
+Text is the default corpus over and over, each document under a number of its own, in files that are
+made for it: these are tests of memory and time, and no corpus to learn from.
+
+    python benchmarks/corpora.py
+    python benchmarks/corpora.py --megabytes 300 --kinds jsonl
+"""
+
+import itertools
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import tyro
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from config import Config
+from datamodules.chitchat import load_chitchat
+from datamodules.token_cache import load_tokens
+from datamodules.token_datamodule import TokenDataModule
+from datamodules.token_loader import RowSampler, make_training_loader
+from datamodules.token_rows import TokenBatch
+
+Kind = Literal["txt", "jsonl", "parquet"]
+_ROWS_A_GROUP = 1_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    megabytes: tuple[int, ...] = (10, 40)
+    """Sizes of the corpora that are tokenised."""
+    kinds: tuple[Kind, ...] = ("txt", "jsonl", "parquet")
+    """Files that they stand in."""
+    num_epochs: int = 40
+    """Epochs over the default training rows, of each loader in turn."""
+    rounds: int = 5
+    """Repetitions of the loaders."""
+
+
+class Tokenised(NamedTuple):
+    """Seconds, those of processors, peak and starting resident memory in MB, training tokens."""
+
+    seconds: float
+    processor: float
+    peak: float
+    start: float
+    num_tokens: int
+
+
+def main() -> None:
+    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        print("corpus       MB  seconds: wall  processor   MB/s  memory, MB: start   peak  tokens")
+        for kind, megabytes in itertools.product(options.kinds, options.megabytes):
+            path = Path(folder) / f"corpus.{kind}"
+            num_bytes = write_corpus(path, megabytes * 1_000_000)
+            made = in_new_process(path, Path(folder) / "cache")
+            print(
+                f"{kind:8} {num_bytes / 1e6:6.0f} {made.seconds:14.1f} {made.processor:10.1f} "
+                f"{num_bytes / 1e6 / made.seconds:6.2f} {made.start:18.0f} {made.peak:6.0f} "
+                f"{made.num_tokens / 1e6:6.2f}M",
+                flush=True,
+            )
+            path.unlink()
+    print("\ntraining batches of the default size, µs of the processor each; the best of rounds")
+    for name, microseconds in loading(options):
+        print(f"{name:24} {microseconds:7.1f}")
+
+
+def write_corpus(path: Path, num_bytes: int) -> int:
+    """Writes a corpus of about so many bytes; the bytes of its text."""
+    written = 0
+
+    def documents() -> Iterator[str]:
+        nonlocal written
+        conversations = load_chitchat()
+        for number in itertools.count():
+            if written >= num_bytes:
+                return
+            text = f"{number}\n{conversations[number % len(conversations)]}"
+            written += len(text.encode())
+            yield text
+
+    _WRITERS[path.suffix](path, documents())
+    return written
+
+
+def _write_txt(path: Path, documents: Iterator[str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{document}\n\n" for document in documents)
+
+
+def _write_jsonl(path: Path, documents: Iterator[str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": document}) + "\n" for document in documents)
+
+
+def _write_parquet(path: Path, documents: Iterator[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, pa.schema({"text": pa.string()})) as writer:
+        while group := list(itertools.islice(documents, _ROWS_A_GROUP)):
+            writer.write_table(pa.table({"text": group}))
+
+
+_WRITERS: dict[str, Callable[[Path, Iterator[str]], None]] = {
+    ".txt": _write_txt,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
+
+
+def in_new_process(path: Path, cache_dir: Path) -> Tokenised:
+    """Tokenises in a process that has not held anything else."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_tokenise, (path, cache_dir))
+
+
+def _tokenise(path: Path, cache_dir: Path) -> Tokenised:
+    start, began, processor = _memory("VmRSS"), time.perf_counter(), time.process_time()
+    splits = load_tokens(str(path), "train", Config().vocab_size, cache_dir)
+    seconds, processor = time.perf_counter() - began, time.process_time() - processor
+    return Tokenised(seconds, processor, _memory("VmHWM"), start, len(splits.train))
+
+
+def _memory(field: str) -> float:
+    """MB of this process, as the kernel counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields[field].split()[0]) * 1024 / 1e6
+
+
+class RowsInMemory(Dataset[TokenBatch]):
+    """What the map is held against: all rows as one tensor, (N, T) int64."""
+
+    def __init__(self, tokens_NT: Tensor) -> None:
+        self.tokens = tokens_NT
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitems__(self, indices: Sequence[int]) -> TokenBatch:
+        index = torch.as_tensor(indices)
+        return TokenBatch(self.tokens[index], index)
+
+
+def loading(options: Options) -> Iterator[tuple[str, float]]:
+    """Names and times of the loaders, which take turns."""
+    torch.set_num_threads(1)
+    data = TokenDataModule(Config())
+    data.setup()
+    whole = TokenDataModule(replace(Config(), num_samples=None))
+    whole.setup()
+    config, rows = data.config, data.train_rows
+    in_memory = RowsInMemory(rows.tokens)
+    sampler = RowSampler(rows, num_replicas=1, rank=0, seed=config.random_seed)
+    loaders: dict[str, tuple[DataLoader[TokenBatch], int]] = {
+        "in memory": (
+            make_training_loader(in_memory, sampler, config.batch_size, 0),  # type: ignore[arg-type]  # rows of another kind
+            options.num_epochs,
+        ),
+        "mapped": (data.train_dataloader(), options.num_epochs),
+        "mapped, the whole corpus": (whole.train_dataloader(), 1),
+    }
+    best = dict.fromkeys(loaders, float("inf"))
+    for _ in range(options.rounds):
+        for name, (loader, num_epochs) in loaders.items():
+            best[name] = min(best[name], _seconds_a_batch(loader, num_epochs) * 1e6)
+    yield from best.items()
+
+
+def _seconds_a_batch(loader: DataLoader[TokenBatch], num_epochs: int) -> float:
+    began = time.process_time()
+    num_batches = sum(1 for _ in range(num_epochs) for _ in loader)
+    return (time.process_time() - began) / num_batches
+
+
+if __name__ == "__main__":
+    main()
