@@ -3,15 +3,18 @@
 Shapes: N tokens, D features, V = vocabulary.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import LinearCrossEntropyOptions
+from torch.utils.checkpoint import checkpoint
 
 LARGEST_LOGITS = 128 * 2**20
 """Bytes of single-precision logits that are held at once: 8,192 tokens of V = 4,096, an evaluated
 batch of the default size, or 667 of V = 50,257. A half or a quarter of it is as quick."""
 
 _BYTES = 4
+_TORCH_HAS_IT = hasattr(F, "linear_cross_entropy")
+"""From PyTorch 2.13 on; before, parts are computed again on the way back."""
 
 
 def linear_cross_entropy(
@@ -36,10 +39,26 @@ def linear_cross_entropy(
     part_size = max(1, LARGEST_LOGITS // (_BYTES * vocab_size))
     if num_tokens <= part_size:
         return F.cross_entropy(F.linear(features_ND, weight_VD, bias_V), targets_N)
+    features_ND = features_ND.to(weight_VD.dtype)
+    if not _TORCH_HAS_IT:
+        return _recomputed(features_ND, weight_VD, bias_V, targets_N, part_size)
+    options = torch.nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=part_size)
     return F.linear_cross_entropy(
-        features_ND.to(weight_VD.dtype),
-        weight_VD,
-        targets_N,
-        linear_bias=bias_V,
-        options=LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=part_size),
+        features_ND, weight_VD, targets_N, linear_bias=bias_V, options=options
     )
+
+
+def _recomputed(
+    features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, targets_N: Tensor, part_size: int
+) -> Tensor:
+    def total(features: Tensor, targets: Tensor) -> Tensor:
+        logits = F.linear(features, weight_VD, bias_V)
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+    parts = zip(torch.split(features_ND, part_size), torch.split(targets_N, part_size), strict=True)
+    with torch.autocast(features_ND.device.type, enabled=False):
+        totals = [
+            checkpoint(total, *part, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
+    return torch.stack(totals).sum() / len(targets_N)

@@ -17,9 +17,11 @@ PART = 8
 """Tokens of a part."""
 
 
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["torch's own", "recomputed"])
+def _small_parts(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(models.linear_cross_entropy, "LARGEST_LOGITS", 4 * V * PART)
+    if request.param == "recomputed":
+        monkeypatch.setattr(models.linear_cross_entropy, "_TORCH_HAS_IT", False)
 
 
 def inputs(num_tokens: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
