@@ -125,6 +125,8 @@ class Options:
             require(tokens >= self.max_seq_length, "tokens", tokens, "a sequence or more")
         for parameters in self.parameters:
             require(0 < parameters < math.inf, "parameters", parameters, "a positive number")
+        path = self.records
+        require(path.suffix != ".db", "records", str(path), "a name that does not end with .db")
         self.config(num_samples=1)
 
     def config(self, num_samples: int) -> Config:
@@ -151,12 +153,20 @@ def main() -> int:
     else:
         device = open_device(options.device)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with Records(options.records) as records:
-            for tokens in dict.fromkeys(options.tokens):
-                Comparison(options, overrides, records, device, tokens).run()
-            cells = records.cells
+        cells = _measure(options, overrides, device)
     print("\n".join(table_lines(cells, MODELS)))
     return 0
+
+
+def _measure(options: Options, overrides: Overrides, device: torch.device) -> list[Cell]:
+    with Records(options.records) as records:
+        try:
+            for tokens in dict.fromkeys(options.tokens):
+                Comparison(options, overrides, records, device, tokens).run()
+        except KeyboardInterrupt:
+            print("Interrupted; the same command goes on.", flush=True)
+            raise
+        return records.cells
 
 
 class Comparison:
