@@ -88,7 +88,7 @@ class Options:
     ours: tuple[str, ...] = ()
     """Fields of our own Config, FIELD=VALUE, such as `memory=residual`; one that is given is not
     tuned, and a size not scaled."""
-    records: Path = Path("language_models.jsonl")
+    records: Path = Path("runs/language_models.jsonl")
     """File of finished trainings; the studies are beside it, in a file that ends with .db."""
     table: bool = False
     """Print the table of what is in --records, and train nothing."""
