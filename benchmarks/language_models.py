@@ -88,7 +88,7 @@ class Options:
     ours: tuple[str, ...] = ()
     """Fields of our own Config, FIELD=VALUE, such as `memory=residual`; one that is given is not
     tuned, and a size not scaled."""
-    records: Path = Path("language_models.jsonl")
+    records: Path = Path("runs/language_models.jsonl")
     """File of finished trainings; the studies are beside it, in a file that ends with .db."""
     table: bool = False
     """Print the table of what is in --records, and train nothing."""
@@ -125,6 +125,8 @@ class Options:
             require(tokens >= self.max_seq_length, "tokens", tokens, "a sequence or more")
         for parameters in self.parameters:
             require(0 < parameters < math.inf, "parameters", parameters, "a positive number")
+        path = self.records
+        require(path.suffix != ".db", "records", str(path), "a name that does not end with .db")
         self.config(num_samples=1)
 
     def config(self, num_samples: int) -> Config:
@@ -151,12 +153,20 @@ def main() -> int:
     else:
         device = open_device(options.device)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with Records(options.records) as records:
-            for tokens in dict.fromkeys(options.tokens):
-                Comparison(options, overrides, records, device, tokens).run()
-            cells = records.cells
+        cells = _measure(options, overrides, device)
     print("\n".join(table_lines(cells, MODELS)))
     return 0
+
+
+def _measure(options: Options, overrides: Overrides, device: torch.device) -> list[Cell]:
+    with Records(options.records) as records:
+        try:
+            for tokens in dict.fromkeys(options.tokens):
+                Comparison(options, overrides, records, device, tokens).run()
+        except KeyboardInterrupt:
+            print("Interrupted; the same command goes on.", flush=True)
+            raise
+        return records.cells
 
 
 class Comparison:

@@ -14,6 +14,8 @@ Settings = Mapping[str, Any]
 """What a cell is of: model, data, sizes and seed, as JSON has them. Equal settings, equal cell."""
 Result = Mapping[str, Any]
 
+_START = b'{"settings": '
+"""Of every line: what ends without a line's end and begins otherwise was not written here."""
 _DATA = ("corpus", "tokenizer", "vocab_size", "max_seq_length", "num_val_samples")
 _HEADINGS = (
     "model", "parameters", "tokens", "trials", "seeds", "test ppl", "bits a byte",
@@ -39,7 +41,6 @@ class Records:
     """
 
     def __init__(self, path: Path) -> None:
-        self.cells = read_cells(path) if path.exists() else []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
@@ -48,8 +49,12 @@ class Records:
             raise InputError(f"--records {path} is in use by another process.") from error
         except OSError as error:
             raise InputError(f"--records {path} cannot be written: {error.strerror}.") from error
-        content = path.read_bytes()
-        self._file.truncate(content.rfind(b"\n") + 1)
+        try:
+            self.cells = read_cells(path)
+        except InputError:
+            self._file.close()
+            raise
+        self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +86,10 @@ def read_cells(path: Path) -> list[Cell]:
     except OSError as error:
         raise InputError(f"--records {path} cannot be read: {error.strerror}.") from error
     cells = []
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, line in enumerate(lines, start=1):
+        is_last = number == len(lines)
+        if is_last and line[: len(_START)] == _START[: len(line)]:
+            break
         try:
             record = json.loads(line)
             cells.append(Cell(record["settings"], record["result"]))
@@ -101,14 +109,19 @@ def table_lines(cells: Sequence[Cell], models: Sequence[str]) -> Iterator[str]:
         described = ", ".join(f"{name} {value}" for name, value in zip(_DATA, data, strict=True))
         yield f"{described}; test {of_data[0].result['test_tokens']:,} tokens"
         yield ""
-        position = of_data[0].result["long_position"]
-        yield _line([heading.format(position=position) for heading in _HEADINGS])
-        yield _line(["---", *["---:"] * (len(_HEADINGS) - 1)])
-        groups = _grouped(of_data, sorted({key for c in of_data for key in c.settings} - {"seed"}))
-        for group in sorted(groups.values(), key=lambda group: _rank(group[0], models)):
-            yield _line(_row(group))
-        yield ""
+        for position in sorted({cell.result["long_position"] for cell in of_data}):
+            timed_there = [cell for cell in of_data if cell.result["long_position"] == position]
+            yield from _table(timed_there, models, position)
         yield from _notes(of_data)
+
+
+def _table(cells: Sequence[Cell], models: Sequence[str], position: int) -> Iterator[str]:
+    yield _line(heading.format(position=position) for heading in _HEADINGS)
+    yield _line(["---", *["---:"] * (len(_HEADINGS) - 1)])
+    groups = _grouped(cells, sorted({key for cell in cells for key in cell.settings} - {"seed"}))
+    for group in sorted(groups.values(), key=lambda group: _rank(group[0], models)):
+        yield _line(_row(group))
+    yield ""
 
 
 def _grouped(cells: Iterable[Cell], names: Iterable[str]) -> dict[tuple[str, ...], list[Cell]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.baselines.gpt import GPT
 from benchmarks.baselines.lstm import LSTM
@@ -58,6 +58,11 @@ def test_the_width_has_the_number_of_parameters(make: Make, target: float) -> No
     assert abs(count_parameters(model) - target) <= 0.05 * target
     # The output weights are the embeddings themselves: one matrix with V rows.
     assert sum(VOCAB in weight.shape[:1] and weight.ndim == 2 for weight in model.parameters()) == 1
+
+
+@pytest.mark.parametrize(("target", "size"), [(1000, 10), (1049, 10), (1051, 11), (99, 1)])
+def test_the_nearest_size_is_taken(target: float, size: int) -> None:
+    assert solve_size(lambda size: nn.Embedding(size, 100), target) == size
 
 
 def test_a_number_of_parameters_that_no_width_has_is_told() -> None:

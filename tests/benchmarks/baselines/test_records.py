@@ -52,13 +52,13 @@ def test_half_a_line_is_cut_off_and_the_rest_stays(tmp_path: Path) -> None:
     assert read_cells(path) == [cell("gpt", 0, 50.0), cell("gpt", 1, 60.0)]
 
 
-@pytest.mark.parametrize("line", ["no JSON", "[]", '{"settings": {}}'])
-def test_a_file_of_something_else_is_told_and_left_alone(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize("text", ["no JSON", "[]\nand more", '{"settings": {}}\n', "\n"])
+def test_a_file_of_something_else_is_told_and_left_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text(f"{line}\nand more")
+    path.write_text(text)
     with pytest.raises(InputError, match="line 1 is no record"):
         Records(path)
-    assert path.read_text() == f"{line}\nand more"
+    assert path.read_text() == text
 
 
 def test_a_second_process_is_told(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_second_process_is_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be written: Is a directory"):
         Records(tmp_path)
 
 
@@ -99,6 +99,13 @@ def test_what_differs_in_more_than_the_seed_is_not_averaged() -> None:
     cells.append(cell("gpt", 0, 80.0, ours={"memory": "residual"}))
     perplexities = [row[5].strip() for row in rows(cells)[2:]]
     assert perplexities == ["70.00", "52.00 ± 0.00", "59.00 ± 0.00", "80.00"]
+
+
+def test_generation_that_was_timed_elsewhere_is_another_table() -> None:
+    elsewhere = cell("gpt", 1, 60.0)
+    elsewhere = elsewhere._replace(result={**elsewhere.result, "long_position": 7000})
+    headings = [row[-1].strip() for row in rows([cell("gpt", 0, 50.0), elsewhere])]
+    assert headings == ["at 1,000", "---:", "0.750*", "at 7,000", "---:", "0.750*"]
 
 
 def test_other_data_are_another_table() -> None:
