@@ -8,9 +8,10 @@ import lightning as L
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from config import Config, InputError
+from datamodules.row_sampler import RowSampler
 from datamodules.token_cache import Tokens, TokenSplits, load_tokens
 
 _CONTEXTS_PER_DIMENSION = 8
@@ -20,7 +21,7 @@ _EVALUATION_TOKENS = 8_192
 
 
 class TokenBatch(NamedTuple):
-    """tokens: (B, T) int64. row_index: (B,) int64, each row's number in its split."""
+    """tokens: (B, T) int64. row_index: (B,) int64, each row's number among the process's own."""
 
     tokens: Tensor
     row_index: Tensor
@@ -98,11 +99,19 @@ class TokenDataModule(L.LightningDataModule):
             f"vocabulary {self.vocab_size:,}"
         )
 
+    def own_rows(self, rows: TokenRows) -> TokenRows:
+        """The rows of a split that this process has: all, or every so-manieth of several."""
+        rank, num_ranks = self._rank()
+        return rows if num_ranks == 1 else TokenRows(rows.tokens[rank::num_ranks])
+
     def train_dataloader(self) -> DataLoader[TokenBatch]:
-        # One replica: a sampler whose order follows from seed and epoch, so that a run that is
-        # continued sees what an uninterrupted one would. Lightning puts its own in for several.
-        sampler: DistributedSampler[TokenBatch] = DistributedSampler(
-            self.train_rows, num_replicas=1, rank=0, seed=self.config.random_seed
+        rank, num_ranks = self._rank()
+        sampler = RowSampler(
+            len(self.train_rows),
+            self.config.batch_size,
+            seed=self.config.random_seed,
+            rank=rank,
+            num_ranks=num_ranks,
         )
         return self._loader(self.train_rows, sampler)
 
@@ -112,14 +121,12 @@ class TokenDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[TokenBatch]:
         return self._loader(self.test_rows)
 
-    def _loader(
-        self, rows: TokenRows, sampler: DistributedSampler[TokenBatch] | None = None
-    ) -> DataLoader[TokenBatch]:
-        batch_size = self.config.batch_size
+    def _loader(self, rows: TokenRows, sampler: RowSampler | None = None) -> DataLoader[TokenBatch]:
+        batch_size = self.config.batch_size // self._rank()[1]
         if sampler is None:
             batch_size = max(batch_size, _EVALUATION_TOKENS // self.config.max_seq_length)
         return DataLoader(
-            rows,
+            self.own_rows(rows),
             batch_size=batch_size,
             sampler=sampler,
             collate_fn=_as_it_is,
@@ -127,6 +134,11 @@ class TokenDataModule(L.LightningDataModule):
             # that dropout draws from, and not equally often in a run that is continued.
             generator=torch.Generator(),
         )
+
+    def _rank(self) -> tuple[int, int]:
+        """This process's place among those that train together, and their number."""
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def _num_val_rows(self) -> int:
         config = self.config

@@ -61,6 +61,7 @@ class FixedPointModule(L.LightningModule):
         self.statistics = RunningStatistics(config.context_dim, config.ema_momentum)
         self.diversity = DIVERSITY_LOSSES[config.diversity_loss]
         self.figures = WeightedMean(len(_FIGURES))
+        self.val_converged_ratio = WeightedMean()
         self.rank = EffectiveRank(config.context_dim)
         self.context_cosine = WeightedMean()
         self.token_sensitivity = WeightedMean()
@@ -79,7 +80,10 @@ class FixedPointModule(L.LightningModule):
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
         if self.contexts is None:
-            tokens, val_tokens = datamodule.train_rows.tokens, datamodule.val_rows.tokens
+            tokens, val_tokens = (
+                datamodule.own_rows(rows).tokens
+                for rows in (datamodule.train_rows, datamodule.val_rows)
+            )
             weight = self.network.embedding.weight
             self.contexts = context_store(self.config, tokens, weight)
             self.val_contexts = context_store(self.config, val_tokens[: len(tokens)], weight)
@@ -111,7 +115,8 @@ class FixedPointModule(L.LightningModule):
             # Once an epoch: logging at every step cost more than a tenth of a small step.
             means = self.figures.compute()
             figures_by_name = dict(zip(_FIGURES, means, strict=True))
-            self.log_dict(figures_by_name, on_step=False, on_epoch=True, batch_size=1)
+            # As a step's figures, which loggers have before the epoch's checkpoint is written.
+            self.log_dict(figures_by_name, on_step=True, on_epoch=False)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -129,6 +134,8 @@ class FixedPointModule(L.LightningModule):
             self._measure(embeddings_BTE)
 
     def on_validation_epoch_end(self) -> None:
+        self.log(names.PHASE1_VAL_CONVERGED_RATIO, self.val_converged_ratio.compute())
+        self.val_converged_ratio.reset()
         if not self._is_measured:
             return
         rank = self.rank.compute()
@@ -146,15 +153,17 @@ class FixedPointModule(L.LightningModule):
             fused=True,
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
-        return scheduled(optimizer, num_steps, self.config.warmup_ratio)
+        return scheduled(optimizer, self.config.lr_schedule, num_steps, self.config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.contexts is not None
         assert self.val_contexts is not None
         checkpoint["contexts"] = (self.contexts.rows, self.val_contexts.rows)
+        checkpoint["figures"] = self.figures.sums_of_ranks()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._restored = checkpoint["contexts"]
+        self.restore_contexts(checkpoint["contexts"])
+        self.figures.restore_sums(checkpoint["figures"], self.global_rank)
 
     def configure_gradient_clipping(
         self,
@@ -163,6 +172,10 @@ class FixedPointModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         clip_gradients(optimizer, gradient_clip_val)
+
+    def restore_contexts(self, contexts: tuple[Tensor, Tensor]) -> None:
+        """Has fitting start from contexts of this process's training and unseen rows."""
+        self._restored = contexts
 
     def forget_contexts(self) -> None:
         """Gives back the room of the contexts, which nothing after Phase 1 reads."""
@@ -192,7 +205,7 @@ class FixedPointModule(L.LightningModule):
         next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC, embeddings_BTE)
         self.val_contexts[row_index] = next_BTC
         ratio = self._converged_ratio(residuals(previous_BTC, swept_BTC))
-        self.log(names.PHASE1_VAL_CONVERGED_RATIO, ratio, batch_size=len(row_index))
+        self.val_converged_ratio.update(ratio, weight=len(row_index))
 
     def _measure(self, embeddings_BTE: Tensor) -> None:
         exact_BTC = solve_rows(self.network, embeddings_BTE)

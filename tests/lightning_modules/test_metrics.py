@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_modules.metrics import EffectiveRank, WeightedMean
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import with_warmup
 from models.diagnostics import effective_rank
 
 
@@ -25,7 +25,7 @@ def test_rank_is_forgotten_at_reset() -> None:
 
 
 def test_schedule_rises_then_falls_to_nothing() -> None:
-    factor = warmup_then_cosine(100, 0.1)
+    factor = with_warmup("cosine", 100, 0.1)
     factors = [factor(step) for step in range(101)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == 1.0
@@ -36,7 +36,7 @@ def test_schedule_rises_then_falls_to_nothing() -> None:
 
 @pytest.mark.parametrize(("num_steps", "ratio"), [(1, 0.0), (1, 1.0), (3, 0.1), (10, 1.0)])
 def test_schedule_of_few_steps_stays_in_range(num_steps: int, ratio: float) -> None:
-    factor = warmup_then_cosine(num_steps, ratio)
+    factor = with_warmup("cosine", num_steps, ratio)
     assert all(0 <= factor(step) <= 1 for step in range(num_steps + 2))
     assert factor(0) > 0
 
