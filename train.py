@@ -138,7 +138,7 @@ def _train(command: Command) -> int:
     _, options, config = command
     is_first = is_first_process()
     check_accelerator(config)
-    run_dir = _run_dir(command.train)
+    run_dir = _run_dir(command)
     datamodule = TokenDataModule(config)
     datamodule.setup()
     console = Console(quiet=not is_first)
@@ -165,12 +165,12 @@ def _train(command: Command) -> int:
     return 0
 
 
-def _run_dir(options: TrainOptions) -> Path:
+def _run_dir(command: Command) -> Path:
     """The run's folder, the same in all processes."""
-    given = options.resume or options.run_dir
+    given = command.train.resume or command.train.run_dir
     if given is not None:
         return given
-    if started_from_outside():
+    if started_from_outside() or command.run.num_nodes > 1:
         raise InputError("--run-dir is missing; processes that start apart need the same one.")
     # Processes that this one starts find it in their environment.
     started = os.environ.setdefault(_STARTED_VARIABLE, f"{datetime.now():%Y%m%d_%H%M%S}")

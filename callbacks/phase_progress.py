@@ -16,6 +16,8 @@ Describe = Callable[[Mapping[str, Tensor]], str]
 
 _SECONDS_A_LINE = 60.0
 """Between two lines where there is no bar."""
+_STEPS_OF_AN_ESTIMATE = 5
+"""Before the time left is estimated: the first steps are slow."""
 
 
 class PhaseProgress(L.Callback):
@@ -136,7 +138,7 @@ class PhaseProgress(L.Callback):
     def _pace(self, trainer: L.Trainer) -> str:
         num_left = int(trainer.estimated_stepping_batches) - trainer.global_step
         num_done = trainer.global_step - self._speed.first_step
-        if num_left <= 0 or num_done == 0:
+        if num_left <= 0 or num_done < _STEPS_OF_AN_ESTIMATE:
             return str(self._speed)
         seconds = (time.monotonic() - self._start) * num_left / num_done
         return f"{self._speed}, about {format_duration(seconds)} left"
