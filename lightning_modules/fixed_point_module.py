@@ -85,8 +85,10 @@ class FixedPointModule(L.LightningModule):
                 for rows in (datamodule.train_rows, datamodule.val_rows)
             )
             weight = self.network.embedding.weight
-            self.contexts = context_store(self.config, tokens, weight)
-            self.val_contexts = context_store(self.config, val_tokens[: len(tokens)], weight)
+            num_sharing = self.trainer.num_devices
+            self.contexts = context_store(self.config, tokens, weight, num_sharing)
+            val_tokens = val_tokens[: len(tokens)]
+            self.val_contexts = context_store(self.config, val_tokens, weight, num_sharing)
         if self._restored is not None:
             assert self.val_contexts is not None
             self.contexts.fill(self._restored[0])
@@ -159,11 +161,11 @@ class FixedPointModule(L.LightningModule):
         assert self.contexts is not None
         assert self.val_contexts is not None
         checkpoint["contexts"] = (self.contexts.rows, self.val_contexts.rows)
-        checkpoint["figures"] = self.figures.sums_of_ranks()
+        checkpoint["epoch_sums"] = self.figures.sums_of_ranks()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.restore_contexts(checkpoint["contexts"])
-        self.figures.restore_sums(checkpoint["figures"], self.global_rank)
+        self.figures.restore_sums(checkpoint["epoch_sums"], self.global_rank)
 
     def configure_gradient_clipping(
         self,

@@ -36,14 +36,24 @@ def context_network(config: Config, vocab_size: int) -> ContextNetwork | GatedCo
     )
 
 
-def context_store(config: Config, tokens_NT: Tensor, weight: Tensor) -> ContextStore:
-    """Room for the contexts of rows of tokens, which are computed in the type of a weight."""
+def context_store(
+    config: Config, tokens_NT: Tensor, weight: Tensor, num_sharing: int
+) -> ContextStore:
+    """Room for the contexts of rows of tokens, which are computed in the type of a weight.
+
+    Args:
+        config: place and type.
+        tokens_NT: (N, T), of the rows.
+        weight: on the device that computes.
+        num_sharing: processes that keep as much on this machine.
+    """
     return ContextStore(
         (len(tokens_NT), tokens_NT.shape[1], config.context_dim),
         kept_as=torch.bfloat16 if config.context_dtype == "bfloat16" else weight.dtype,
         like=weight,
         storage=config.context_storage,
         folder=Path(config.cache_dir),
+        num_sharing=num_sharing,
     )
 
 

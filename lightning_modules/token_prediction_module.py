@@ -143,10 +143,10 @@ class TokenPredictionModule(L.LightningModule):
         return scheduled(optimizer, self.config.lr_schedule, num_steps, self.config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["train_loss"] = self.train_mean_loss.sums_of_ranks()
+        checkpoint["epoch_sums"] = self.train_mean_loss.sums_of_ranks()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.train_mean_loss.restore_sums(checkpoint["train_loss"], self.global_rank)
+        self.train_mean_loss.restore_sums(checkpoint["epoch_sums"], self.global_rank)
 
     def configure_gradient_clipping(
         self,
@@ -172,7 +172,8 @@ class TokenPredictionModule(L.LightningModule):
         )
 
     def _contexts_of(self, rows: TokenRows) -> ContextStore:
-        store = context_store(self.config, rows.tokens, self.network.embedding.weight)
+        weight, num_sharing = self.network.embedding.weight, self.trainer.num_devices
+        store = context_store(self.config, rows.tokens, weight, num_sharing)
         for index in torch.split(torch.arange(len(rows)), _ROWS_AT_ONCE):
             store[index] = self._exact_contexts(rows.tokens[index].to(self.device))
         return store
