@@ -278,7 +278,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, cache: list[str]) -> No
         expected, seen = figures(tmp_path / "one", phase), figures(tmp_path / "killed", phase)
         # Swapped with a neighbouring row's token, which is another where rows are shared.
         for name in expected.keys() - {"phase1/token_sensitivity"}:
-            assert seen[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+            assert seen[name] == pytest.approx(expected[name], rel=2e-5, abs=1e-6), name
 
 
 def test_the_benchmark_of_dist_reg_weight_prints_its_table(
