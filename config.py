@@ -41,20 +41,23 @@ class Config:
 
     # Data
     corpus: str = "chitchat"
-    """Text to learn: `chitchat`, a .txt file or a folder of them, a .jsonl or .parquet file with a
-    `text` or `messages` column, or the name of a dataset on the Hugging Face Hub."""
+    """Text to learn: `chitchat`, a .txt file, a .jsonl or .parquet file with a `text` or `messages`
+    column, a folder of such files, or the name of a dataset on the Hugging Face Hub."""
     tokenizer: str = "train"
     """`train` makes a byte-level BPE from the training split; else the path of a tokenizer.json."""
     vocab_size: int = 4096
     """Entries of the tokenizer that is trained; a given tokenizer brings its own number."""
-    num_samples: int = 192
-    """Training sequences, each of max-seq-length tokens; fewer where the corpus has fewer."""
+    num_samples: int | None = 192
+    """Training sequences, each of max-seq-length tokens; fewer where the corpus has fewer, and all
+    that it has for None."""
     num_val_samples: int | None = None
     """Validation sequences; None takes as many as make 8 x context-dim tokens, at least 8,192."""
     max_seq_length: int = 128
     """Tokens in a sequence."""
     batch_size: int = 4
     """Sequences in a batch, those of all devices together."""
+    num_workers: int = 0
+    """Processes that read batches ahead; batches are the same whatever their number."""
 
     # Context network
     num_layers: int = 1
@@ -67,15 +70,25 @@ class Config:
     """How a context is carried on: `residual` adds an update to it; `gated` also rotates it, and
     lets a token overwrite more of it the rarer the token is."""
     update_scale: float = 0.7
-    """Factor on the update of the context; smaller remembers longer."""
+    """Factor on the update of the context; smaller remembers longer. A gated memory only starts with
+    it: how much it overwrites is learnt."""
+    gate_damping: float = 0.25
+    """How much less a frequent token overwrites of a gated memory: its rarity to this power; 0 and
+    all overwrite alike, 0.5 and all frequent tokens have equal parts in the contexts."""
 
     # Phase 1
-    dist_reg_weight: float = 0.2
+    dist_reg_weight: float = 0.25
     """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
     diversity_loss: DiversityLoss = "log_det"
     """What measures diversity: the distance of the contexts' `covariance` from the identity,
     VICReg's `variance_covariance`, the `log_det` of their second moments, which weighs empty
     directions most, or their `dispersion` around the mean, which is blind to directions."""
+    contraction_weight: float = 0.003
+    """Weight, within convergence, of what a disturbance of a context leaves in all later ones. Larger
+    makes contexts forget sooner; 0 leaves it out."""
+    neighbour_share: float = 0.7
+    """Share of a token embedding's variance that comes from the tokens that stood before the token
+    in the training text, from 0 (random embeddings) to 1."""
     phase1_learning_rate: float = 3e-4
     """Highest learning rate of Phase 1, reached after the warm-up."""
     phase1_max_epochs: int = 6
@@ -155,14 +168,17 @@ class Config:
             self._require(name, lambda value: 0 <= value <= 1, "between 0 and 1")
         for name in ("ema_momentum", "dropout"):
             self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
-        for name in ("weight_decay", "prior_count", "gradient_clip", "random_seed"):
+        for name in (
+            "weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers",
+            "contraction_weight", "gate_damping",
+        ):  # fmt: skip
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")
         self._require("max_seq_length", lambda value: value >= 2, "2 or more")
         self._require(
             "vocab_size", lambda value: value >= 257, "257 or more (bytes and end-of-text)"
         )
-        for name in ("num_val_samples", "phase1_measure_every"):
+        for name in ("num_samples", "num_val_samples", "phase1_measure_every"):
             self._require(name, lambda value: value is None or value >= 1, "1 or more")
         for name, choices in _CHOICES.items():
             self._require(
@@ -177,7 +193,7 @@ class Config:
 
 
 _COUNTS = (
-    "num_samples", "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
+    "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
     "phase2_epochs", "phase2_num_sweeps", "head_embed_dim", "head_hidden_dim",
 )  # fmt: skip
 _RATES = (
@@ -189,7 +205,7 @@ _RATES = (
 )
 _SHARES = (
     "dist_reg_weight", "phase1_min_converged_ratio", "warmup_ratio", "identity_mapping_threshold",
-    "min_token_sensitivity", "min_effective_rank",
+    "min_token_sensitivity", "min_effective_rank", "neighbour_share",
 )  # fmt: skip
 _CHOICES = {
     "precision": ("32-true", "bf16-mixed", "64-true"),
@@ -207,7 +223,7 @@ def published() -> Config:
     return dataclasses.replace(
         Config(), num_samples=5, max_seq_length=128, num_layers=6, context_dim=768, embed_dim=768,
         memory="residual", update_scale=0.5, diversity_loss="covariance", dist_reg_weight=0.05,
-        phase1_learning_rate=3e-3, ema_momentum=0.99,
+        phase1_learning_rate=3e-3, ema_momentum=0.99, contraction_weight=0, neighbour_share=0,
     )  # fmt: skip
 
 

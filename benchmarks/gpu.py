@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -50,7 +51,8 @@ from benchmarks.solver import (
 )
 from benchmarks.training_step import AnyNetwork, Phase1Step, new_network, train, training_flops
 from config import Config, InputError, Memory, published
-from datamodules.token_cache import TokenSplits, load_tokens, read_tokens
+from datamodules.token_cache import load_tokens
+from datamodules.token_files import TokenSplits, read_tokens
 from models.fixed_point import Method, solve
 
 PARTS = ("correctness", "solver", "memory", "training")
@@ -164,7 +166,9 @@ def load_text(corpus: str, vocab_size: int, cache_dir: Path) -> Text:
                 f"{str(cache_dir)!r} holds no tokens; give the one or the other."
             ) from error
         splits = newest
-    trained, unseen = (torch.from_numpy(t).long() for t in (splits.train, splits.validation))
+    trained, unseen = (
+        torch.from_numpy(t.astype(np.int64)) for t in (splits.train, splits.validation)
+    )
     vocabulary = splits.tokenizer.get_vocab_size(with_added_tokens=True)
     return Text(trained, unseen, torch.bincount(trained, minlength=vocabulary))
 

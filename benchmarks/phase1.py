@@ -37,8 +37,9 @@ from datamodules.row_sampler import RowSampler
 from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.schedule import with_warmup
+from lightning_modules.settings import phase1_parameters
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from models.gated_network import GatedContextNetwork
+from models.contraction import contraction, lasting_disturbance
 from models.sweeps import quasi_newton_step, residuals, sweep
 from tuning.training import NO_LOGGER, fit_phase, quieten
 
@@ -130,11 +131,11 @@ class BareLoop:
         L.seed_everything(config.random_seed, verbose=False)
         self.config = config
         self.parts = FixedPointModule(config, datamodule.vocab_size)
-        if isinstance(self.parts.network, GatedContextNetwork):
-            self.parts.network.set_token_counts(datamodule.token_counts())
+        self.parts.read_training_text(datamodule)
         self.loader = datamodule.train_dataloader()
-        self.weights = list(self.parts.network.layers.parameters())
-        self.optimizer = torch.optim.Adam(self.weights, lr=config.phase1_learning_rate, fused=True)
+        groups = phase1_parameters(self.parts.network, config.phase1_learning_rate)
+        self.weights = [weight for group in groups for weight in group["params"]]
+        self.optimizer = torch.optim.Adam(groups, lr=config.phase1_learning_rate, fused=True)
         num_steps = len(self.loader) * config.phase1_max_epochs
         factor = with_warmup(config.lr_schedule, num_steps, config.warmup_ratio)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
@@ -162,10 +163,15 @@ class BareLoop:
         embeddings = network.embed(batch.tokens)
         previous = self.contexts[batch.row_index]
         swept = sweep(network, previous, embeddings)
-        corrected = quasi_newton_step(network, previous, swept.detach(), embeddings)
+        with torch.no_grad():
+            corrected = quasi_newton_step(network, previous, swept.detach(), embeddings)
         self.contexts[batch.row_index] = corrected.to(self.contexts.dtype)
         diversity = self.parts.diversity(self.parts.statistics(swept))
-        return (1 - weight) * residuals(previous, swept).mean() + weight * diversity
+        convergence = residuals(previous, swept).mean()
+        if self.config.contraction_weight > 0:
+            lasting = lasting_disturbance(contraction(network, previous, embeddings))
+            convergence = convergence + self.config.contraction_weight * lasting
+        return (1 - weight) * convergence + weight * diversity
 
 
 class TakeTurns(L.Callback):
@@ -209,8 +215,10 @@ def run(config: Config, datamodule: TokenDataModule) -> Run:
             logger=TensorBoardLogger(folder, default_hp_metric=False), callbacks=[turns],
         )  # fmt: skip
     whole = time.perf_counter() - start - turns.others
-    pairs = zip(module.network.layers.parameters(), bare.weights, strict=True)
-    difference = max(float((ours - bare).detach().abs().max()) for ours, bare in pairs)
+    ours = [weight for weight in module.network.parameters() if weight.requires_grad]
+    theirs = [weight for weight in bare.parts.network.parameters() if weight.requires_grad]
+    pairs = zip(ours, theirs, strict=True)
+    difference = max(float((one - other).detach().abs().max()) for one, other in pairs)
     figures = {name: float(figure) for name, figure in trainer.callback_metrics.items()}
     return Run(turns.turns, whole, difference, figures)
 

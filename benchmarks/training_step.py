@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import Config
 from lightning_modules.schedule import with_warmup
-from lightning_modules.settings import context_network
+from lightning_modules.settings import context_network, phase1_parameters
 from models.context_network import ContextNetwork
+from models.contraction import contraction, lasting_disturbance
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
 from models.gated_network import GatedContextNetwork
 from models.solver_cost import count_weights
@@ -37,12 +38,13 @@ class Phase1Step:
     ) -> None:
         self.network, self.config, self.bf16 = network, config, bf16
         network.embedding.requires_grad_(False)
-        self.weights = list(network.layers.parameters())
+        groups = phase1_parameters(network, config.phase1_learning_rate)
+        self.weights = [weight for group in groups for weight in group["params"]]
         self.device = self.weights[0].device
         statistics = RunningStatistics(config.context_dim, config.ema_momentum)
         self.statistics = statistics.to(self.device)
         self.diversity = DIVERSITY_LOSSES[config.diversity_loss]
-        self.optimizer = torch.optim.Adam(self.weights, lr=config.phase1_learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(groups, lr=config.phase1_learning_rate, fused=True)
         self.loss: Loss = self._loss
         if backend is not None:
             self.loss = torch.compile(self._loss, backend=backend, dynamic=False)
@@ -63,8 +65,13 @@ class Phase1Step:
         embeddings = self.network.embed(tokens_BT)
         swept = sweep(self.network, contexts_BTC, embeddings)
         diversity = self.diversity(self.statistics(swept))
-        loss = (1 - weight) * residuals(contexts_BTC, swept).mean() + weight * diversity
-        following = quasi_newton_step(self.network, contexts_BTC, swept.detach(), embeddings)
+        convergence = residuals(contexts_BTC, swept).mean()
+        if self.config.contraction_weight > 0:
+            lasting = lasting_disturbance(contraction(self.network, contexts_BTC, embeddings))
+            convergence = convergence + self.config.contraction_weight * lasting
+        loss = (1 - weight) * convergence + weight * diversity
+        with torch.no_grad():
+            following = quasi_newton_step(self.network, contexts_BTC, swept.detach(), embeddings)
         return loss, following
 
 

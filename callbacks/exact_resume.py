@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 
-from datamodules.row_sampler import RowSampler
+from datamodules.token_loader import TrainingLoader
 
 
 class ExactResume(L.Callback):
@@ -26,7 +26,6 @@ class ExactResume(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.fit_loop.restarted_mid_epoch:
             loader = trainer.train_dataloader
-            assert loader is not None
-            sampler = loader.sampler
-            assert isinstance(sampler, RowSampler)
-            sampler.skip_batches(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+            assert isinstance(loader, TrainingLoader)
+            num_batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            loader.load_state_dict({"num_batches": num_batches})

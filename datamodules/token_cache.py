@@ -1,43 +1,49 @@
 """Tokens of the three splits, made once and kept under a key of everything they depend on."""
 
+import contextlib
+import errno
 import hashlib
 import importlib.metadata
-import io
-import os
+import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+from filelock import FileLock, Timeout
+from rich.console import Console
 from tokenizers import Tokenizer
 
 from config import InputError
-from datamodules.corpora import open_corpus
-from datamodules.splits import split_documents
+from datamodules.corpora import Corpus, open_corpus
+from datamodules.document_sort import Document, deal_out, sorted_documents
+from datamodules.progress import ByteProgress
+from datamodules.splits import SPLITS, Split, digest_of, split_of_digest
+from datamodules.token_files import TokenSplits, TokenWriter, read_tokens
 from datamodules.tokenizer import end_of_text_id, load_tokenizer, train_tokenizer
 
-Tokens = npt.NDArray[np.int32]
-
-_DIGEST_BYTES = 32
-
-
-class TokenSplits(NamedTuple):
-    """Token ids of each split, documents one after the other, each closed by end-of-text.
-
-    train, validation, test: (number of tokens,) int32; validation and test may be empty.
-    num_bytes: (3,) UTF-8 bytes of the documents of train, validation and test.
-    """
-
-    train: Tokens
-    validation: Tokens
-    test: Tokens
-    num_bytes: npt.NDArray[np.int64]
-    tokenizer: Tokenizer
+_TRAINED_ON_BYTES = 64 * 2**20
+"""Training text that a tokenizer is made from at most: the documents first in order of their hash,
+which is a draw at random that is always the same."""
+_ENCODED_AT_ONCE = 2**20
+"""Bytes of text; their encodings take forty times as much while they are made."""
+_NOT_THE_TOKENS = (
+    "fingerprint.py",
+    "progress.py",
+    "token_datamodule.py",
+    "token_loader.py",
+    "token_rows.py",
+)
+"""Sources of this room that no token depends on."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_FOLDER = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 
 
 def load_tokens(corpus: str, tokenizer: str, vocab_size: int, cache_dir: Path) -> TokenSplits:
-    """Reads the cache, or reads the corpus, trains the tokenizer and fills the cache.
+    """Maps the cache's token files, or reads the corpus, trains the tokenizer and writes them.
+
+    The memory that it takes does not grow with the corpus; the disk holds a second copy of the text
+    meanwhile. Of several processes that start at once, one writes and the others wait for it.
 
     Args:
         corpus: as `open_corpus` takes it.
@@ -46,94 +52,171 @@ def load_tokens(corpus: str, tokenizer: str, vocab_size: int, cache_dir: Path) -
         cache_dir: made where it does not exist.
 
     Raises:
-        InputError: the corpus or the tokenizer cannot be used.
+        InputError: the corpus or the tokenizer cannot be used, or `cache_dir` cannot be written.
     """
-    source = open_corpus(corpus)
     given = None if tokenizer == "train" else load_tokenizer(Path(tokenizer))
-    tokenizer_key = f"train {vocab_size}" if given is None else given.to_str()
-    path = cache_dir / "tokens" / f"{_key(source.fingerprint, tokenizer_key)}.tokens"
-    cached = read_tokens(path)
-    if cached is not None:
-        return cached
-    documents = [document.strip() for document in source.read()]
-    documents = [document for document in documents if document]
-    if not documents:
-        raise InputError(f"--corpus {corpus!r} holds no text.")
-    splits = _tokenise(documents, given, vocab_size, corpus)
-    _write(path, splits)
-    return splits
+    with _told_of_no_room(cache_dir):
+        source = open_corpus(corpus, cache_dir)
+        tokenizer_key = f"train {vocab_size}" if given is None else given.to_str()
+        folder = cache_dir / "tokens" / f"{_key(source.fingerprint, tokenizer_key)}.tokens"
+        cached = read_tokens(folder)
+        if cached is not None:
+            return cached
+        with _one_process_at_a_time(folder):
+            if read_tokens(folder) is None:
+                _make(folder, _Task(corpus, source, given, vocab_size))
+    made = read_tokens(folder)
+    assert made is not None, "it was written just now"
+    return made
+
+
+class _Task(NamedTuple):
+    name: str
+    corpus: Corpus
+    given: Tokenizer | None
+    vocab_size: int
 
 
 def _key(*parts: str) -> str:
     digest = hashlib.sha256(importlib.metadata.version("tokenizers").encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+        if source.name not in _NOT_THE_TOKENS:
+            digest.update(source.read_bytes())
     for part in parts:
         digest.update(hashlib.sha256(part.encode()).digest())
     return digest.hexdigest()[:32]
 
 
-def _tokenise(
-    documents: list[str], given: Tokenizer | None, vocab_size: int, corpus: str
-) -> TokenSplits:
-    splits = split_documents(documents)
-    if not splits.train or not splits.validation:
-        raise InputError(
-            f"--corpus {corpus!r} has {len(documents)} documents, of which {len(splits.train)} fell "
-            f"to training and {len(splits.validation)} to validation; it needs more documents."
-        )
-    tokenizer = given or train_tokenizer(splits.train, vocab_size)
-    end = end_of_text_id(tokenizer)
-    return TokenSplits(
-        train=_encode(tokenizer, splits.train, end),
-        validation=_encode(tokenizer, splits.validation, end),
-        test=_encode(tokenizer, splits.test, end),
-        num_bytes=np.asarray([sum(len(text.encode()) for text in part) for part in splits]),
-        tokenizer=tokenizer,
-    )
-
-
-def _encode(tokenizer: Tokenizer, documents: list[str], end: int) -> Tokens:
-    encodings = tokenizer.encode_batch_fast(documents, add_special_tokens=False)
-    parts = [np.asarray([*encoding.ids, end], dtype=np.int32) for encoding in encodings]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-
-
-def read_tokens(path: Path) -> TokenSplits | None:
-    """Reads a file of the cache; None where there is none, or its digest is not that of the rest."""
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    digest, archive_bytes = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(archive_bytes).digest() != digest:
-        return None
-    with np.load(io.BytesIO(archive_bytes), allow_pickle=False) as archive:
-        return TokenSplits(
-            archive["train"],
-            archive["validation"],
-            archive["test"],
-            num_bytes=archive["num_bytes"],
-            tokenizer=Tokenizer.from_str(archive["tokenizer"].tobytes().decode()),
-        )
-
-
-def _write(path: Path, splits: TokenSplits) -> None:
-    """Written beside and renamed, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        "train": splits.train,
-        "validation": splits.validation,
-        "test": splits.test,
-        "num_bytes": splits.num_bytes,
-        "tokenizer": np.frombuffer(splits.tokenizer.to_str().encode(), dtype=np.uint8),
-    }
-    archive = io.BytesIO()
-    np.savez(archive, **arrays)  # type: ignore[arg-type]  # numpy's stub reads ** as allow_pickle
-    content = archive.getvalue()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+@contextlib.contextmanager
+def _told_of_no_room(cache_dir: Path) -> Iterator[None]:
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(hashlib.sha256(content).digest() + content)
-        Path(temporary).replace(path)
+        yield
+    except OSError as error:
+        is_ours = error.errno in _NO_FOLDER and str(cache_dir) in str(error.filename)
+        if error.errno not in _NO_ROOM and not is_ours:
+            raise
+        raise InputError(
+            f"--cache-dir {str(cache_dir)!r} cannot be written: {error.strerror}; it needs room for "
+            "the corpus and half as much again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _one_process_at_a_time(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        Console(stderr=True).print("Waiting for another process, which tokenises this corpus")
+        lock.acquire()
+    try:
+        yield
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        lock.release()
+
+
+def _make(folder: Path, task: _Task) -> None:
+    """Writes in a folder beside the final one, which it becomes when it is whole."""
+    for left in folder.parent.glob(f"{folder.stem}.*.part"):  # by a process that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f"{folder.stem}.", suffix=".part"
+    ) as part:
+        made = Path(part) / "tokens"
+        made.mkdir()
+        _tokenise(task, Path(part) / "documents", made)
+        if folder.is_dir():
+            shutil.rmtree(folder)  # it is damaged
+        folder.unlink(missing_ok=True)
+        made.rename(folder)
+
+
+def _tokenise(task: _Task, documents: Path, made: Path) -> None:
+    num_bytes = _deal_out(task, documents)
+    if task.given is None:
+        training = _training_text(sorted_documents(documents))
+        tokenizer = train_tokenizer(training, task.vocab_size)
+    else:
+        tokenizer = task.given
+    end = end_of_text_id(tokenizer)
+    with (
+        TokenWriter(made, tokenizer) as writer,
+        ByteProgress(f"Tokenising {task.name}", num_bytes) as progress,
+    ):
+        for batch in _batches(sorted_documents(documents)):
+            texts = [document.text.decode() for document in batch]
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            for document, encoding in zip(batch, encodings, strict=True):
+                split = split_of_digest(document.digest)
+                writer.append(split, [*encoding.ids, end], len(document.text))
+            progress.advance(sum(len(document.text) for document in batch))
+        writer.finish()
+
+
+def _deal_out(task: _Task, folder: Path) -> int:
+    """Writes the documents to a folder, to be sorted; the bytes of all."""
+    num_documents = dict.fromkeys(SPLITS, 0)
+    num_bytes = 0
+
+    def counted(progress: ByteProgress) -> Iterator[bytes]:
+        nonlocal num_bytes
+        for text in _texts(task):
+            num_documents[split_of_digest(digest_of(text))] += 1
+            num_bytes += len(text)
+            progress.advance(len(text))
+            yield text
+
+    with ByteProgress(f"Reading {task.name}", task.corpus.num_bytes) as progress:
+        deal_out(counted(progress), folder)
+    _require_documents(task.name, num_documents)
+    return num_bytes
+
+
+def _texts(task: _Task) -> Iterator[bytes]:
+    for document in task.corpus.read():
+        document = document.strip()
+        if not document:
+            continue
+        try:
+            yield document.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"--corpus {task.name!r} holds half of a surrogate pair, which is no character, in "
+                f"the document that begins {document[:40]!r}."
+            ) from error
+
+
+def _require_documents(name: str, num_documents: dict[Split, int]) -> None:
+    num_all = sum(num_documents.values())
+    if num_all == 0:
+        raise InputError(f"--corpus {name!r} holds no text.")
+    num_train, num_validation = num_documents["train"], num_documents["validation"]
+    if not num_train or not num_validation:
+        raise InputError(
+            f"--corpus {name!r} has {num_all} documents, of which {num_train} fell to training and "
+            f"{num_validation} to validation; it needs more documents."
+        )
+
+
+def _training_text(documents: Iterable[Document]) -> Iterator[str]:
+    num_bytes = 0
+    for document in documents:
+        if split_of_digest(document.digest) == "train":
+            num_bytes += len(document.text)
+            if num_bytes > _TRAINED_ON_BYTES:
+                return
+            yield document.text.decode()
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    num_bytes = 0
+    for document in documents:
+        batch.append(document)
+        num_bytes += len(document.text)
+        if num_bytes >= _ENCODED_AT_ONCE:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch

@@ -1,18 +1,22 @@
 """The one DataModule that both phases share."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from config import Config, InputError
 from datamodules.row_sampler import RowSampler
-from datamodules.token_cache import Tokens, TokenSplits, load_tokens
+from datamodules.token_cache import load_tokens
+from datamodules.token_files import Tokens, TokenSplits, count_tokens
+from datamodules.token_loader import TrainingLoader, loader_settings, make_training_loader
+from datamodules.token_rows import TokenBatch, TokenRows
+from models.neighbour_embedding import neighbour_embedding
+
+__all__ = ["TokenBatch", "TokenDataModule", "TokenRows"]
 
 _CONTEXTS_PER_DIMENSION = 8
 _MIN_VAL_TOKENS = 8_192
@@ -20,25 +24,8 @@ _EVALUATION_TOKENS = 8_192
 """Tokens in a batch that is only evaluated."""
 
 
-class TokenBatch(NamedTuple):
-    """tokens: (B, T) int64. row_index: (B,) int64, each row's number among the process's own."""
-
-    tokens: Tensor
-    row_index: Tensor
-
-
-class TokenRows(Dataset[TokenBatch]):
-    """Rows of a split, (N, T) in memory; a batch is one indexing, with no copy a row."""
-
-    def __init__(self, tokens_NT: Tensor) -> None:
-        self.tokens = tokens_NT
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitems__(self, indices: Sequence[int]) -> TokenBatch:
-        index = torch.as_tensor(indices)
-        return TokenBatch(self.tokens[index], index)
+_NEIGHBOUR_TOKENS = 2**22
+"""Tokens of the training text whose neighbours are counted at most."""
 
 
 class TokenDataModule(L.LightningDataModule):
@@ -54,6 +41,8 @@ class TokenDataModule(L.LightningDataModule):
         super().__init__()
         self.config = config
         self._splits: TokenSplits | None = None
+        self._token_counts: Tensor | None = None
+        self._neighbour_embeddings: dict[int, Tensor] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Reads or makes the tokens, once.
@@ -69,7 +58,7 @@ class TokenDataModule(L.LightningDataModule):
         )
         self.train_rows = self._rows(splits.train, "training", config.num_samples)
         self.val_rows = self._rows(splits.validation, "validation", self._num_val_rows())
-        self.test_rows = TokenRows(_cut(splits.test, config.max_seq_length, None))
+        self.test_rows = TokenRows(splits.test, config.max_seq_length)
         self._splits = splits
 
     @property
@@ -83,11 +72,31 @@ class TokenDataModule(L.LightningDataModule):
 
     @property
     def num_val_tokens(self) -> int:
-        return self.val_rows.tokens.numel()
+        return self.val_rows.num_tokens
 
     def token_counts(self) -> Tensor:
         """How often each token stands in the training sequences, (V,)."""
-        return torch.bincount(self.train_rows.tokens.flatten(), minlength=self.vocab_size)
+        if self._token_counts is None:
+            counts = count_tokens(self._loaded(), self.train_rows.num_tokens)
+            self._token_counts = torch.from_numpy(counts)
+        return self._token_counts
+
+    def neighbour_embedding(self, embed_dim: int) -> Tensor:
+        """Embeddings of the tokens by those that stand before them in the training rows, (V, E).
+
+        From the first 4 million tokens; once, whoever asks for it.
+        """
+        if embed_dim not in self._neighbour_embeddings:
+            num_parts = -(-_NEIGHBOUR_TOKENS // self.config.max_seq_length)
+            rows = TokenRows(
+                self._loaded().train,
+                self.config.max_seq_length,
+                min(num_parts, len(self.train_rows)),
+            )
+            self._neighbour_embeddings[embed_dim] = neighbour_embedding(
+                rows.parts(), vocab_size=self.vocab_size, embed_dim=embed_dim
+            )
+        return self._neighbour_embeddings[embed_dim]
 
     def describe(self) -> str:
         """One line: sizes of the splits that are used."""
@@ -101,10 +110,9 @@ class TokenDataModule(L.LightningDataModule):
 
     def own_rows(self, rows: TokenRows) -> TokenRows:
         """The rows of a split that this process has: all, or every so-manieth of several."""
-        rank, num_ranks = self._rank()
-        return rows if num_ranks == 1 else TokenRows(rows.tokens[rank::num_ranks])
+        return rows.part(*self._rank())
 
-    def train_dataloader(self) -> DataLoader[TokenBatch]:
+    def train_dataloader(self) -> TrainingLoader:
         rank, num_ranks = self._rank()
         sampler = RowSampler(
             len(self.train_rows),
@@ -113,27 +121,20 @@ class TokenDataModule(L.LightningDataModule):
             rank=rank,
             num_ranks=num_ranks,
         )
-        return self._loader(self.train_rows, sampler)
+        config = self.config
+        rows, batch_size = self.own_rows(self.train_rows), config.batch_size // num_ranks
+        return make_training_loader(rows, sampler, batch_size, config.num_workers)
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:
-        return self._loader(self.val_rows)
+        return self._evaluation_loader(self.val_rows)
 
     def test_dataloader(self) -> DataLoader[TokenBatch]:
-        return self._loader(self.test_rows)
+        return self._evaluation_loader(self.test_rows)
 
-    def _loader(self, rows: TokenRows, sampler: RowSampler | None = None) -> DataLoader[TokenBatch]:
-        batch_size = self.config.batch_size // self._rank()[1]
-        if sampler is None:
-            batch_size = max(batch_size, _EVALUATION_TOKENS // self.config.max_seq_length)
-        return DataLoader(
-            self.own_rows(rows),
-            batch_size=batch_size,
-            sampler=sampler,
-            collate_fn=_as_it_is,
-            # Of its own: a loader draws a seed for workers that it does not have, from the numbers
-            # that dropout draws from, and not equally often in a run that is continued.
-            generator=torch.Generator(),
-        )
+    def _evaluation_loader(self, rows: TokenRows) -> DataLoader[TokenBatch]:
+        config = self.config
+        batch_size = max(config.batch_size, _EVALUATION_TOKENS // config.max_seq_length)
+        return DataLoader(self.own_rows(rows), **loader_settings(batch_size, config.num_workers))
 
     def _rank(self) -> tuple[int, int]:
         """This process's place among those that train together, and their number."""
@@ -147,26 +148,15 @@ class TokenDataModule(L.LightningDataModule):
         tokens = max(_CONTEXTS_PER_DIMENSION * config.context_dim, _MIN_VAL_TOKENS)
         return -(-tokens // config.max_seq_length)
 
-    def _rows(self, tokens: Tokens, name: str, limit: int) -> TokenRows:
+    def _rows(self, tokens: Tokens, name: str, limit: int | None) -> TokenRows:
         length = self.config.max_seq_length
         if len(tokens) < length:
             raise InputError(
                 f"--corpus {self.config.corpus!r} has {len(tokens)} tokens for {name}; it needs at "
                 f"least --max-seq-length {length}."
             )
-        return TokenRows(_cut(tokens, length, limit))
+        return TokenRows(tokens, length, limit)
 
     def _loaded(self) -> TokenSplits:
         assert self._splits is not None, "setup() comes first"
         return self._splits
-
-
-def _cut(tokens: Tokens, length: int, limit: int | None) -> Tensor:
-    num_rows = len(tokens) // length
-    num_rows = num_rows if limit is None else min(num_rows, limit)
-    return torch.from_numpy(tokens[: num_rows * length]).long().view(num_rows, length)
-
-
-def _as_it_is(batch: Any) -> Any:
-    """`__getitems__` has put the batch together already."""
-    return batch

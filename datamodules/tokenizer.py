@@ -1,6 +1,6 @@
 """The tokenizer: a byte-level BPE trained on the training split, or one that the user brings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -11,7 +11,7 @@ END_OF_TEXT = "<|endoftext|>"
 _KNOWN_END_TOKENS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>")
 
 
-def train_tokenizer(documents: Sequence[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains a byte-level BPE; the vocabulary is smaller where the text has no more merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -23,7 +23,7 @@ def train_tokenizer(documents: Sequence[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(documents, trainer)
-    return tokenizer
+    return _taking_text_as_it_is(tokenizer)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -40,6 +40,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
     except Exception as error:
         raise InputError(f"--tokenizer {str(path)!r} is no tokenizer.json: {error}.") from error
     end_of_text_id(tokenizer, str(path))
+    return _taking_text_as_it_is(tokenizer)
+
+
+def parse_tokenizer(text: str) -> Tokenizer:
+    """A tokenizer from what its `to_str` gave."""
+    return _taking_text_as_it_is(Tokenizer.from_str(text))
+
+
+def _taking_text_as_it_is(tokenizer: Tokenizer) -> Tokenizer:
+    """`<|endoftext|>` in a document is text: the token stands between documents alone."""
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 

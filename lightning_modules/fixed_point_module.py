@@ -21,7 +21,10 @@ from lightning_modules.settings import (
     clip_gradients,
     context_network,
     context_store,
+    phase1_parameters,
 )
+from models.context_network import normalise
+from models.contraction import contraction, lasting_disturbance
 from models.diagnostics import inspect_mapping
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
 from models.fixed_point import solve_rows
@@ -31,6 +34,7 @@ from models.sweeps import quasi_newton_step, residuals, sweep
 _FIGURES = (
     names.PHASE1_TRAIN_LOSS,
     names.PHASE1_RESIDUAL,
+    names.PHASE1_CONTRACTION,
     names.PHASE1_DIVERSITY,
     names.PHASE1_CONVERGED_RATIO,
 )
@@ -40,11 +44,16 @@ a measurement is two passes of F where training is three, and takes a fifth of t
 
 
 class FixedPointModule(L.LightningModule):
-    """Trains F by sweeps: loss `(1 - w) · mean residual + w · diversity`.
+    """Trains F by sweeps: loss `(1 - w) · convergence + w · diversity`.
+
+    Convergence is the mean residual, how far contexts still move, plus `contraction_weight` times
+    what a disturbance of a context is worth in all later ones. The first is 0 wherever contexts have
+    arrived; the second does not fade, and is what diversity, which grows with what contexts
+    remember, is weighed against.
 
     An epoch is one sweep over the training rows. Contexts start at zero and are kept from epoch to
     epoch; a sweep that starts away from the fixed point is what teaches F to contract. Token
-    embeddings are not trained.
+    embeddings are set from the training text before the first sweep, and not trained.
 
     Validation sweeps contexts of its own beside the training's, of as many rows at most, for the
     converged ratio. After some sweeps, the last among them always, it solves all unseen rows exactly
@@ -73,22 +82,20 @@ class FixedPointModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
-        if stage == "fit" and isinstance(self.network, GatedContextNetwork):
-            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
-            self.network.set_token_counts(datamodule.token_counts())
+        if stage == "fit":
+            self.read_training_text(self.trainer.datamodule)  # type: ignore[attr-defined]  # set by fit(datamodule=)
 
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
         if self.contexts is None:
-            tokens, val_tokens = (
-                datamodule.own_rows(rows).tokens
+            num_rows, num_val_rows = (
+                len(datamodule.own_rows(rows))
                 for rows in (datamodule.train_rows, datamodule.val_rows)
             )
-            weight = self.network.embedding.weight
-            num_sharing = self.trainer.num_devices
-            self.contexts = context_store(self.config, tokens, weight, num_sharing)
-            val_tokens = val_tokens[: len(tokens)]
-            self.val_contexts = context_store(self.config, val_tokens, weight, num_sharing)
+            weight, num_sharing = self.network.embedding.weight, self.trainer.num_devices
+            self.contexts = context_store(self.config, num_rows, weight, num_sharing)
+            num_val_rows = min(num_rows, num_val_rows)
+            self.val_contexts = context_store(self.config, num_val_rows, weight, num_sharing)
         if self._restored is not None:
             assert self.val_contexts is not None
             self.contexts.fill(self._restored[0])
@@ -107,11 +114,17 @@ class FixedPointModule(L.LightningModule):
         residual = residuals_BT.mean()
         diversity = self.diversity(self.statistics(swept_BTC))
         weight = self.config.dist_reg_weight
-        loss = (1 - weight) * residual + weight * diversity
-        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE)
+        remaining = self._contraction(previous_BTC, embeddings_BTE)
+        lasting = lasting_disturbance(remaining)
+        convergence = residual + self.config.contraction_weight * lasting
+        loss = (1 - weight) * convergence + weight * diversity
+        with torch.no_grad():
+            next_BTC = quasi_newton_step(
+                self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE
+            )
         self.contexts[batch.row_index] = next_BTC
         ratio = self._converged_ratio(residuals_BT)
-        figures = torch.stack([loss, residual, diversity, ratio]).detach()
+        figures = torch.stack([loss, residual, remaining, diversity, ratio]).detach()
         self.figures.update(figures, weight=len(batch.tokens))
         if self.trainer.is_last_batch:
             # Once an epoch: logging at every step cost more than a tenth of a small step.
@@ -150,7 +163,7 @@ class FixedPointModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = Adam(
-            self.network.layers.parameters(),
+            phase1_parameters(self.network, self.config.phase1_learning_rate),
             lr=self.config.phase1_learning_rate,
             fused=True,
         )
@@ -179,9 +192,28 @@ class FixedPointModule(L.LightningModule):
         """Has fitting start from contexts of this process's training and unseen rows."""
         self._restored = contexts
 
+    @torch.no_grad()
+    def read_training_text(self, datamodule: TokenDataModule) -> None:
+        """Tells F how rare tokens are, and embeds them by the tokens that stand before them."""
+        if isinstance(self.network, GatedContextNetwork):
+            self.network.set_token_counts(datamodule.token_counts())
+        share = self.config.neighbour_share
+        if share > 0:
+            random = normalise(self.network.embedding.weight)
+            neighbours = datamodule.neighbour_embedding(self.config.embed_dim).to(random)
+            mixed = share**0.5 * normalise(neighbours) + (1 - share) ** 0.5 * random
+            has_neighbours = neighbours.any(dim=-1, keepdim=True)
+            self.network.embedding.weight.copy_(torch.where(has_neighbours, mixed, random))
+
     def forget_contexts(self) -> None:
         """Gives back the room of the contexts, which nothing after Phase 1 reads."""
         self.contexts = self.val_contexts = self._restored = None
+
+    def _contraction(self, previous_BTC: Tensor, embeddings_BTE: Tensor) -> Tensor:
+        """0 where it has no weight, and is not worth its time."""
+        if self.config.contraction_weight == 0:
+            return previous_BTC.new_zeros(())
+        return contraction(self.network, previous_BTC, embeddings_BTE)
 
     def _measures_now(self) -> bool:
         """Whether unseen rows are solved after this sweep: it may be the last, or it is its turn."""
@@ -197,7 +229,7 @@ class FixedPointModule(L.LightningModule):
         if self.config.phase1_measure_every is not None:
             return self.config.phase1_measure_every
         datamodule: TokenDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
-        num_measured = _VAL_TOKENS_A_TRAINING_TOKEN * datamodule.train_rows.tokens.numel()
+        num_measured = _VAL_TOKENS_A_TRAINING_TOKEN * datamodule.train_rows.num_tokens
         return max(1, math.ceil(datamodule.num_val_tokens / num_measured))
 
     def _sweep_unseen(self, embeddings_BTE: Tensor, row_index: Tensor) -> None:

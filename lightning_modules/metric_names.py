@@ -2,6 +2,7 @@
 
 PHASE1_TRAIN_LOSS = "phase1/train_loss"
 PHASE1_RESIDUAL = "phase1/residual"
+PHASE1_CONTRACTION = "phase1/contraction"
 PHASE1_DIVERSITY = "phase1/diversity"
 PHASE1_CONVERGED_RATIO = "phase1/converged_ratio"
 PHASE1_VAL_CONVERGED_RATIO = "phase1/val_converged_ratio"

@@ -13,6 +13,10 @@ from lightning_modules.context_store import ContextStore
 from models.context_network import ContextNetwork
 from models.gated_network import GatedContextNetwork
 
+_GATE_RATE = 100
+"""Learning rate of the gates' scale, as a multiple of the weights'. A step of Adam moves each number
+by the rate at most: a weight is one of hundreds in a sum, the scale alone decides on all tokens."""
+
 
 def as_config(config: Config | dict[str, Any]) -> Config:
     """A `Config`, or the fields of one as a checkpoint keeps them."""
@@ -26,35 +30,45 @@ def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:
 
 def context_network(config: Config, vocab_size: int) -> ContextNetwork | GatedContextNetwork:
     """F in the sizes of a configuration."""
-    network_class = GatedContextNetwork if config.memory == "gated" else ContextNetwork
-    return network_class(
-        vocab_size=vocab_size,
-        context_dim=config.context_dim,
-        embed_dim=config.embed_dim,
-        num_layers=config.num_layers,
-        update_scale=config.update_scale,
+    sizes = {
+        "vocab_size": vocab_size,
+        "context_dim": config.context_dim,
+        "embed_dim": config.embed_dim,
+        "num_layers": config.num_layers,
+    }
+    if config.memory == "residual":
+        return ContextNetwork(**sizes, update_scale=config.update_scale)
+    return GatedContextNetwork(
+        **sizes, update_scale=config.update_scale, gate_damping=config.gate_damping
     )
 
 
-def context_store(
-    config: Config, tokens_NT: Tensor, weight: Tensor, num_sharing: int
-) -> ContextStore:
+def context_store(config: Config, num_rows: int, weight: Tensor, num_sharing: int) -> ContextStore:
     """Room for the contexts of rows of tokens, which are computed in the type of a weight.
 
     Args:
-        config: place and type.
-        tokens_NT: (N, T), of the rows.
+        config: place, type and size.
+        num_rows: of tokens.
         weight: on the device that computes.
         num_sharing: processes that keep as much on this machine.
     """
     return ContextStore(
-        (len(tokens_NT), tokens_NT.shape[1], config.context_dim),
+        (num_rows, config.max_seq_length, config.context_dim),
         kept_as=torch.bfloat16 if config.context_dtype == "bfloat16" else weight.dtype,
         like=weight,
         storage=config.context_storage,
         folder=Path(config.cache_dir),
         num_sharing=num_sharing,
     )
+
+
+def phase1_parameters(network: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """Parameter groups of Phase 1's optimiser: F's layers, and the scale of its gates."""
+    gates = [weight for weight in network.parameters(recurse=False) if weight.ndim == 0]
+    groups: list[dict[str, Any]] = [{"params": list(network.get_submodule("layers").parameters())}]
+    if gates:
+        groups.append({"params": gates, "lr": _GATE_RATE * learning_rate})
+    return groups
 
 
 def clip_gradients(optimizer: Optimizer, largest_norm: float | None) -> None:

@@ -5,7 +5,6 @@ from typing import Any, Self
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -29,6 +28,9 @@ from models.token_head import TokenHead
 
 _ROWS_AT_ONCE = 256
 """Rows whose contexts are solved together: enough to fill a matrix product."""
+
+TOKENIZER_KEY = "tokenizer"
+"""Where a checkpoint holds the tokenizer, as the text of a tokenizer.json."""
 
 
 class TokenPredictionModule(L.LightningModule):
@@ -59,6 +61,7 @@ class TokenPredictionModule(L.LightningModule):
         self.test_mean_loss = WeightedMean()
         self.contexts: ContextStore | None = None
         self.val_contexts: ContextStore | None = None
+        self.tokenizer_json: str | None = None
 
     @classmethod
     def from_phase1(cls, phase1: FixedPointModule, vocab_size: int) -> Self:
@@ -77,6 +80,7 @@ class TokenPredictionModule(L.LightningModule):
         if stage == "fit":
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
             self.head.set_token_counts(datamodule.token_counts())
+            self.tokenizer_json = datamodule.tokenizer.to_str()
 
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
@@ -144,9 +148,13 @@ class TokenPredictionModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["epoch_sums"] = self.train_mean_loss.sums_of_ranks()
+        # With it, a checkpoint alone is enough to go from text to text.
+        if self.tokenizer_json is not None:
+            checkpoint[TOKENIZER_KEY] = self.tokenizer_json
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.train_mean_loss.restore_sums(checkpoint["epoch_sums"], self.global_rank)
+        self.tokenizer_json = checkpoint.get(TOKENIZER_KEY, self.tokenizer_json)
 
     def configure_gradient_clipping(
         self,
@@ -158,8 +166,7 @@ class TokenPredictionModule(L.LightningModule):
 
     def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
         """Mean nats a token: position t, which has read token t, predicts token t + 1."""
-        logits = self.head(contexts_BTC[:, :-1], tokens_BT[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1), tokens_BT[:, 1:].flatten())
+        return self.head.loss(contexts_BTC[:, :-1], tokens_BT[:, :-1], tokens_BT[:, 1:])
 
     def _exact_contexts(self, tokens_BT: Tensor) -> Tensor:
         with torch.no_grad():
@@ -173,9 +180,9 @@ class TokenPredictionModule(L.LightningModule):
 
     def _contexts_of(self, rows: TokenRows) -> ContextStore:
         weight, num_sharing = self.network.embedding.weight, self.trainer.num_devices
-        store = context_store(self.config, rows.tokens, weight, num_sharing)
+        store = context_store(self.config, len(rows), weight, num_sharing)
         for index in torch.split(torch.arange(len(rows)), _ROWS_AT_ONCE):
-            store[index] = self._exact_contexts(rows.tokens[index].to(self.device))
+            store[index] = self._exact_contexts(rows.take(index).to(self.device))
         return store
 
     def _log_perplexity(

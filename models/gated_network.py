@@ -1,4 +1,4 @@
-"""A context network with a linear memory: rotation, and a gate that each token brings with it.
+"""A context network with a linear memory: rotation, and a learnt gate that each token brings with it.
 
 Shapes: C = context_dim, E = embed_dim, V = vocabulary, `...` any leading dimensions.
 """
@@ -48,14 +48,25 @@ class GatedContextNetwork(nn.Module):
     a token wrote meets what the same token writes later at other places: without it, frequent
     tokens fill a few directions and effective rank falls.
 
-    The gate of a token of frequency p is `update_scale · min(1 / sqrt(C p), 1)`, and it overwrites
-    the share gate² / (1 + gate²) of the context's variance. So every frequent token has about the
-    same part in the contexts' covariance, which is white when all parts are equal, and no rare one
-    wipes the context out: the more tokens a context remembers, the whiter it is. A gate travels as
-    the length of the token's embedding: |e| = gate sqrt(E).
+    The gate of a token of frequency p is `scale · min(1 / (C p), 1) ** gate_damping`, and it
+    overwrites the share gate² / (1 + gate²) of the context's variance. The scale is learnt: the more
+    is overwritten, the sooner a disturbed context is back on its trajectory; the more tokens a
+    context remembers, the more diverse contexts are. With a damping of 1/2 every frequent token has
+    about the same part in the contexts' covariance, which is white when all parts are equal; with 0
+    all tokens write alike. A gate travels as the length of the token's embedding: |e| = gate sqrt(E).
+
+    Before `set_token_counts` all tokens are as rare as can be, and write alike.
+
+    Args:
+        vocab_size: V.
+        context_dim: C.
+        embed_dim: E.
+        num_layers: 1 or more.
+        update_scale: the scale at first.
+        gate_damping: exponent of a frequent token's rarity, 0 or more.
     """
 
-    token_gate: Tensor
+    log_excess: Tensor
 
     def __init__(
         self,
@@ -65,12 +76,14 @@ class GatedContextNetwork(nn.Module):
         embed_dim: int,
         num_layers: int,
         update_scale: float,
+        gate_damping: float = 0.25,
     ) -> None:
         super().__init__()
         self.context_dim = context_dim
-        self.update_scale = update_scale
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        self.register_buffer("token_gate", torch.full((vocab_size,), update_scale))
+        self.log_scale = nn.Parameter(torch.tensor(update_scale).log())
+        self.gate_damping = gate_damping
+        self.register_buffer("log_excess", torch.zeros(vocab_size))
         self.layers = nn.ModuleList(
             GatedLayer(
                 context_dim=context_dim, embed_dim=embed_dim, is_last=index == num_layers - 1
@@ -80,15 +93,18 @@ class GatedContextNetwork(nn.Module):
 
     @torch.no_grad()
     def set_token_counts(self, token_counts_V: Tensor) -> None:
-        """Sets the gates from how often each token stands in the training text, (V,)."""
-        counts = token_counts_V.to(self.token_gate) + 0.25
+        """Tells how rare each token is, from how often it stands in the training text, (V,)."""
+        counts = token_counts_V.to(self.log_excess) + 0.25
         frequency = counts / counts.sum()
-        rarity = (1 / (self.context_dim * frequency)).clamp(max=1)
-        self.token_gate.copy_(self.update_scale * rarity.sqrt())
+        self.log_excess.copy_((self.context_dim * frequency).log().clamp(min=0))
+
+    def gates(self) -> Tensor:
+        """The gate of each token, (V,)."""
+        return (self.log_scale - self.gate_damping * self.log_excess).exp()
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeds token ids: (...) integers to (..., E), each as long as its gate says."""
-        return normalise(self.embedding(tokens)) * self.token_gate[tokens].unsqueeze(-1)
+        return normalise(self.embedding(tokens)) * self.gates()[tokens].unsqueeze(-1)
 
     def forward(self, contexts: Tensor, embeddings: Tensor) -> Tensor:
         """Maps contexts (..., C) and embeddings (..., E) to the next contexts (..., C)."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.linear_cross_entropy import linear_cross_entropy
+
 _EMBEDDING_STD = 0.02
 """As output weights, embeddings start small; as inputs, they are scaled back to unit variance."""
 
@@ -87,3 +89,10 @@ class TokenHead(nn.Module):
     def forward(self, contexts: Tensor, tokens: Tensor) -> Tensor:
         """(..., C) contexts that have read the (...) tokens, to logits (..., V)."""
         return F.linear(self.features(contexts, tokens), self.embedding.weight, self.output_bias)
+
+    def loss(self, contexts: Tensor, tokens: Tensor, next_tokens: Tensor) -> Tensor:
+        """Mean nats a token of (...) next tokens, without all logits in memory at once."""
+        features = self.features(contexts, tokens).flatten(0, -2)
+        return linear_cross_entropy(
+            features, self.embedding.weight, self.output_bias, next_tokens.flatten()
+        )

@@ -22,7 +22,7 @@ _SOURCES = (
     "tuning/training.py",
 )
 _LIBRARIES = ("torch", "lightning", "optuna")
-_MACHINE_FIELDS = ("accelerator", "cache_dir")
+_MACHINE_FIELDS = ("accelerator", "cache_dir", "num_workers")
 """Fields that may differ from one call to the next without changing what is measured much."""
 
 Settings = dict[str, object]
@@ -37,8 +37,9 @@ def settings_of(config: Config, datamodule: TokenDataModule, space: SearchSpace)
         settings[f"range of {name}"] = bounds
     tokens = hashlib.sha256()
     for rows in (datamodule.train_rows, datamodule.val_rows):
-        tokens.update(repr(tuple(rows.tokens.shape)).encode())
-        tokens.update(rows.tokens.numpy().tobytes())
+        tokens.update(repr(rows.shape).encode())
+        for part in rows.parts():
+            tokens.update(part.numpy().tobytes())
     settings["tokens"] = _short(tokens)
     settings["tokenizer_json"] = _short(hashlib.sha256(datamodule.tokenizer.to_str().encode()))
     settings["code"] = code_version()

@@ -94,7 +94,7 @@ def test_a_gated_network_that_hands_its_context_back_is_pruned(
 ) -> None:
     """It rotates what it hands back, which no cosine shows: it is found by its blindness."""
     with torch.no_grad():
-        module.network.embedding.weight.zero_()
+        module.network.get_parameter("log_scale").fill_(-30)
     callback = IdentityMappingPruning(trial, threshold=0.95, min_token_sensitivity=0.01)
     with pytest.raises(optuna.TrialPruned, match="token blindness"):
         fit(still(module), tiny_config, tiny_data, callback)

@@ -26,8 +26,16 @@ def no_cache_at_home(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder))
 
 
+CACHE = Path("no such folder")
+"""Small corpora keep nothing in the cache."""
+
+
 def read(path: Path | str) -> list[str]:
-    return open_corpus(str(path)).read()
+    return list(open_corpus(str(path), CACHE).read())
+
+
+def fingerprint(path: Path | str) -> str:
+    return open_corpus(str(path), CACHE).fingerprint
 
 
 def refusal(name: Path | str) -> str:
@@ -118,19 +126,19 @@ def test_file_names_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     path = text(tmp_path / "a.txt", "one\ntwo")
-    before = open_corpus(str(path)).fingerprint
+    before = fingerprint(path)
     copy = shutil.copy(path, tmp_path / "b.txt")
-    assert open_corpus(str(copy)).fingerprint == before
-    assert open_corpus(str(text(path, "one\ntwo!"))).fingerprint != before
+    assert fingerprint(copy) == before
+    assert fingerprint(text(path, "one\ntwo!")) != before
 
 
 def test_fingerprint_of_a_folder_follows_every_file(tmp_path: Path) -> None:
     text(tmp_path / "a.txt", "one")
-    seen = {open_corpus(str(tmp_path)).fingerprint}
+    seen = {fingerprint(tmp_path)}
     text(tmp_path / "b.txt", "two")
-    seen.add(open_corpus(str(tmp_path)).fingerprint)
+    seen.add(fingerprint(tmp_path))
     text(tmp_path / "b.txt", "three")
-    seen.add(open_corpus(str(tmp_path)).fingerprint)
+    seen.add(fingerprint(tmp_path))
     assert len(seen) == 3
 
 
@@ -141,7 +149,7 @@ def test_same_bytes_read_differently_have_another_fingerprint(other: str, tmp_pa
     copy = text(tmp_path / other, content)
     copy = copy if copy.suffix == ".jsonl" else copy.parent
     assert read(path) != read(copy)
-    assert open_corpus(str(path)).fingerprint != open_corpus(str(copy)).fingerprint
+    assert fingerprint(path) != fingerprint(copy)
 
 
 @pytest.mark.parametrize("name", ["no.txt", "no.jsonl", "no.parquet", "no/such/folder", "a b"])
@@ -161,7 +169,7 @@ def test_unknown_kind_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_folder_without_text_is_refused(tmp_path: Path) -> None:
     text(tmp_path / "a.md", "text")
-    assert "without a .txt file" in refusal(tmp_path)
+    assert "without a .txt, .jsonl or .parquet file" in refusal(tmp_path)
 
 
 def test_other_encodings_are_refused(tmp_path: Path) -> None:
@@ -265,5 +273,5 @@ def test_fingerprint_of_a_hub_dataset_follows_its_content(monkeypatch: pytest.Mo
     fingerprints = set()
     for rows in (["one"], ["two"], ["one"]):
         monkeypatch.setattr(datasets, "load_dataset", hub_with(train=rows))
-        fingerprints.add(open_corpus("corpus").fingerprint)
+        fingerprints.add(fingerprint("corpus"))
     assert len(fingerprints) == 2

@@ -1,17 +1,20 @@
 """Batches of both phases: what they hold, and what their order depends on."""
 
 import dataclasses
+import hashlib
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from config import Config, InputError
-from datamodules.splits import SplitDocuments, split_documents
+from datamodules.token_cache import load_tokens
 from datamodules.token_datamodule import TokenDataModule
 from datamodules.tokenizer import end_of_text_id
+from tests.datamodules.splitting import SplitDocuments, split_documents
 
 LENGTH = 16
 
@@ -182,6 +185,23 @@ def test_too_long_sequences_are_refused(config: Config) -> None:
         make_data(config, max_seq_length=100_000)
 
 
+def test_all_samples_are_the_full_rows_of_the_split(config: Config) -> None:
+    everything = make_data(config, num_samples=None)
+    most = make_data(config, num_samples=10_000_000)
+    assert torch.equal(everything.train_rows.tokens, most.train_rows.tokens)
+    assert len(everything.train_rows) > 200
+
+
+def test_rows_come_from_the_map_in_parts_and_by_index(config: Config) -> None:
+    rows = make_data(config, num_samples=200).train_rows
+    assert rows.shape == (200, LENGTH)
+    assert rows.num_tokens == rows.tokens.numel() == 200 * LENGTH
+    assert torch.equal(torch.cat(list(rows.parts())), rows.tokens)
+    index = torch.tensor([3, 199, 3, 0])
+    assert torch.equal(rows.take(index), rows.tokens[index])
+    assert rows.take(index).dtype == torch.int64
+
+
 @pytest.fixture(scope="session")
 def default_data(tmp_path_factory: pytest.TempPathFactory) -> TokenDataModule:
     return make_data(Config(cache_dir=str(tmp_path_factory.mktemp("chitchat"))))
@@ -201,3 +221,22 @@ def test_default_corpus_fills_what_is_asked_for(default_data: TokenDataModule) -
     assert default_data.tokenizer.decode(default_data.train_rows.tokens[0].tolist()).startswith(
         "A:"
     )
+
+
+DEFAULT_TOKENS = {
+    "train": "f5c8cc59f538803611ecd20928b43dcfb9f4d0530e41746ea4033ca1e17d43d5",
+    "validation": "8ff900704401cd9b3e6211bdaf084e93c265b6c205100c8e6180e875aafca81e",
+    "test": "1dbff48fef6327c2b699182506e5104b750d5b6e26ade51c56661740ab69db77",
+}
+"""SHA-256 of the default corpus's token ids, four bytes each: what published figures rest on."""
+
+
+def test_default_corpus_has_the_tokens_of_the_published_figures(
+    default_data: TokenDataModule,
+) -> None:
+    config = default_data.config
+    splits = load_tokens("chitchat", "train", config.vocab_size, Path(config.cache_dir))
+    for name, digest in DEFAULT_TOKENS.items():
+        tokens = getattr(splits, name).astype("<i4")
+        assert hashlib.sha256(tokens.tobytes()).hexdigest() == digest
+    assert splits.num_bytes.tolist() == [10_651_035, 799_276, 563_991]

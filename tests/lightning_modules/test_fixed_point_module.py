@@ -7,14 +7,18 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from callbacks.convergence_stopping import ConvergenceStopping
 from config import Config, Memory
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
+from models.context_network import normalise
+from models.contraction import lasting_disturbance
 from models.diagnostics import effective_rank
 from models.fixed_point import solve_rows
+from models.gated_network import GatedContextNetwork
 from models.sweeps import quasi_newton_step, sweep
 from tuning.training import NO_LOGGER, fit_phase
 
@@ -39,7 +43,25 @@ def test_weights_move(tiny_config: Config, tiny_data: TokenDataModule) -> None:
     untrained = FixedPointModule(tiny_config, tiny_data.vocab_size)
     trained, _ = fit(tiny_config, tiny_data)
     assert not torch.equal(weights(untrained), weights(trained))
-    assert torch.equal(untrained.network.embedding.weight, trained.network.embedding.weight)
+    scales = [float(m.network.get_parameter("log_scale")) for m in (untrained, trained)]
+    assert scales[0] != scales[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_embeddings_come_from_the_training_text_and_are_not_trained(
+    tiny_config: Config, tiny_data: TokenDataModule, share: float
+) -> None:
+    config = dataclasses.replace(tiny_config, neighbour_share=share)
+    L.seed_everything(config.random_seed, verbose=False)
+    random = normalise(FixedPointModule(config, tiny_data.vocab_size).network.embedding.weight)
+    neighbours = tiny_data.neighbour_embedding(config.embed_dim)
+    trained = normalise(fit(config, tiny_data)[0].network.embedding.weight)
+    stands_after = neighbours.any(dim=1)
+    assert 0 < stands_after.sum() < len(stands_after)
+    torch.testing.assert_close(trained[~stands_after], random[~stands_after], rtol=0, atol=1e-3)
+    for expected, part in ((normalise(neighbours), share), (random, 1 - share)):
+        cosine = cosine_similarity(trained, expected, dim=1)[stands_after].mean()
+        assert float(cosine) == pytest.approx(part**0.5, abs=0.15)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.99])
@@ -172,12 +194,34 @@ def test_other_precisions_clip_and_learn(
     assert not torch.equal(weights(clipped), weights(other))
 
 
-def test_loss_is_the_weighted_sum(tiny_config: Config, tiny_data: TokenDataModule) -> None:
-    config = dataclasses.replace(tiny_config, dist_reg_weight=0.3)
+@pytest.mark.parametrize("contraction_weight", [0.0, 0.05])
+def test_loss_is_the_weighted_sum(
+    tiny_config: Config, tiny_data: TokenDataModule, contraction_weight: float
+) -> None:
+    config = dataclasses.replace(
+        tiny_config, dist_reg_weight=0.3, contraction_weight=contraction_weight, batch_size=8
+    )
     _, trainer = fit(config, tiny_data)
     figures = trainer.callback_metrics
-    expected = 0.7 * figures[names.PHASE1_RESIDUAL] + 0.3 * figures[names.PHASE1_DIVERSITY]
+    lasting = lasting_disturbance(figures[names.PHASE1_CONTRACTION])
+    convergence = figures[names.PHASE1_RESIDUAL] + contraction_weight * lasting
+    expected = 0.7 * convergence + 0.3 * figures[names.PHASE1_DIVERSITY]
     assert float(figures[names.PHASE1_TRAIN_LOSS]) == pytest.approx(float(expected), rel=1e-4)
+    assert (contraction_weight > 0) == (float(figures[names.PHASE1_CONTRACTION]) > 0)
+
+
+def test_weight_decides_how_long_contexts_remember(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """Convergence makes gates wide, diversity makes them narrow."""
+    scales = []
+    for weight in (0.0, 1.0):
+        config = dataclasses.replace(
+            tiny_config, dist_reg_weight=weight, contraction_weight=0.1, gradient_clip=0.0
+        )
+        module, _ = fit(config, tiny_data, num_epochs=15)
+        scales.append(float(module.network.get_parameter("log_scale").exp()))
+    assert scales[0] > tiny_config.update_scale > scales[1]
 
 
 def test_gated_memory_takes_its_gates_from_the_training_text_and_learns(
@@ -188,7 +232,8 @@ def test_gated_memory_takes_its_gates_from_the_training_text_and_learns(
         tiny_config, memory="gated", diversity_loss="log_det", dist_reg_weight=1.0, context_dim=256
     )
     module, _ = fit(config, tiny_data)
-    gates = module.network.get_buffer("token_gate")
+    assert isinstance(module.network, GatedContextNetwork)
+    gates = module.network.gates()
     counts = tiny_data.token_counts()
     assert gates[counts.argmax()] == gates.min()
     assert gates.max() > gates.min()

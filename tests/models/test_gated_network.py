@@ -14,7 +14,12 @@ VOCAB_SIZE = 50
 
 
 def make_network(
-    *, context_dim: int = 64, num_layers: int = 1, update_scale: float = 0.5, seed: int = 0
+    *,
+    context_dim: int = 64,
+    num_layers: int = 1,
+    update_scale: float = 0.5,
+    gate_damping: float = 0.5,
+    seed: int = 0,
 ) -> GatedContextNetwork:
     torch.manual_seed(seed)
     network = GatedContextNetwork(
@@ -23,6 +28,7 @@ def make_network(
         embed_dim=32,
         num_layers=num_layers,
         update_scale=update_scale,
+        gate_damping=gate_damping,
     ).double()
     network.set_token_counts(1000 / torch.arange(1, VOCAB_SIZE + 1))
     return network
@@ -49,7 +55,7 @@ def test_one_layer_is_the_formula() -> None:
     embeddings = normalise(network.embedding(tokens))
     weight = torch.cat([layer.context_weight, layer.token_weight], dim=1)
     update = (torch.cat([rotated, embeddings], dim=1) @ weight.T + layer.bias).clamp_min(0)
-    expected = normalise(rotated + network.token_gate[tokens].unsqueeze(1) * normalise(update))
+    expected = normalise(rotated + network.gates()[tokens].unsqueeze(1) * normalise(update))
     actual = network(contexts, network.embed(tokens))
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
@@ -66,6 +72,26 @@ def test_every_token_writes_the_same_part_of_the_covariance() -> None:
     written = (frequency * gate.square())[~rare]
     torch.testing.assert_close(written, torch.full_like(written, 0.7**2 / 64), rtol=1e-4, atol=0)
     torch.testing.assert_close(gate[rare], torch.full_like(gate[rare], 0.7), rtol=1e-3, atol=0)
+
+
+def test_without_damping_all_tokens_write_alike() -> None:
+    gates = make_network(update_scale=0.7, gate_damping=0.0).gates()
+    torch.testing.assert_close(gates, torch.full_like(gates, 0.7))
+
+
+def test_the_scale_of_the_gates_is_learnt() -> None:
+    """A larger scale writes more of the token: the gradient says so, and only the scale moves."""
+    network = make_network()
+    tokens = random_tokens(1, 40)[0]
+    contexts = normalise(torch.randn(40, 64, dtype=torch.float64))
+    rotated = contexts.roll(1, dims=-1)
+    kept = (network(contexts, network.embed(tokens)) * rotated).mean()
+    (slope,) = torch.autograd.grad(kept, network.log_scale)
+    with torch.no_grad():
+        network.log_scale += 1e-5
+        more = (network(contexts, network.embed(tokens)) * rotated).mean()
+    assert slope < -0.01
+    assert float((more - kept).detach() / 1e-5) == pytest.approx(float(slope), rel=1e-3)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import models.linear_cross_entropy
 from models.token_head import TokenHead
 
 V, C, D, H = 19, 7, 5, 11
@@ -32,6 +33,19 @@ def test_shapes(shape: tuple[int, ...]) -> None:
     head = make_head()
     assert head(*inputs(*shape)).shape == (*shape, V)
     assert head.features(*inputs(*shape)).shape == (*shape, D)
+
+
+def test_loss_is_the_cross_entropy_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, and in parts of three tokens."""
+    head = make_head()
+    contexts, tokens = inputs(2, 5)
+    targets = torch.randint(V, (2, 5))
+    expected = torch.nn.functional.cross_entropy(
+        head(contexts, tokens).flatten(0, 1), targets.flatten()
+    )
+    torch.testing.assert_close(head.loss(contexts, tokens, targets), expected)
+    monkeypatch.setattr(models.linear_cross_entropy, "LARGEST_LOGITS", 4 * V * 3)
+    torch.testing.assert_close(head.loss(contexts, tokens, targets), expected)
 
 
 @pytest.mark.parametrize("position", [0, 2, 4])

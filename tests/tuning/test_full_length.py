@@ -178,7 +178,7 @@ def test_gradients_of_several_batches_are_those_of_one_large_batch(
     for batch_size, accumulated in ((8, 1), (2, batches_a_step)):
         config = dataclasses.replace(
             tiny_config, batch_size=batch_size, dist_reg_weight=0.0, dropout=0.0, gradient_clip=0.0,
-            phase1_learning_rate=1e-30, phase2_learning_rate=1e-30,
+            phase1_learning_rate=1e-30, phase2_learning_rate=1e-30, contraction_weight=0.0,
         )  # fmt: skip
         data = TokenDataModule(config)
         data.setup()

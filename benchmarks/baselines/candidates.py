@@ -1,0 +1,166 @@
+"""The trained models of the comparison, each with what is tuned of it and how it is trained."""
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from benchmarks.baselines.generation import Generator
+from benchmarks.baselines.gpt import GPT
+from benchmarks.baselines.gpt import NUM_HEADS as GPT_HEADS
+from benchmarks.baselines.lstm import LSTM
+from benchmarks.baselines.min_gru import MinGRU
+from benchmarks.baselines.ours import VARIANTS, ContextGenerator, Overrides, sized, train_ours
+from benchmarks.baselines.sizing import solve_size
+from benchmarks.baselines.training import Recipe, Rows, Training, train
+from config import Config
+from datamodules.token_datamodule import TokenDataModule
+from lightning_modules.token_prediction_module import TokenPredictionModule
+from tuning.search_space import TUNABLE, Range
+
+BASELINES = ("lstm", "gpt", "mingru")
+
+_DROPOUT = Range(0.0, 0.7, log=False)
+_WEIGHT_DECAY = Range(1e-2, 3.0, log=True)
+_RANGES: Mapping[str, Mapping[str, Range]] = types.MappingProxyType(
+    {
+        "lstm": {"learning_rate": Range(1e-3, 2e-2, log=True)},
+        "gpt": {"learning_rate": Range(3e-4, 1e-2, log=True)},
+        "mingru": {"learning_rate": Range(1e-3, 2e-2, log=True)},
+    }
+)
+_FIRST: Mapping[str, dict[str, float]] = types.MappingProxyType(
+    {
+        "lstm": {"learning_rate": 5e-3, "dropout": 0.4, "weight_decay": 0.1},
+        "gpt": {"learning_rate": 2e-3, "dropout": 0.2, "weight_decay": 0.1},
+        "mingru": {"learning_rate": 4e-3, "dropout": 0.3, "weight_decay": 0.1},
+    }
+)
+_OURS_RANGES: Mapping[str, Range] = types.MappingProxyType(
+    {"phase2_learning_rate": Range(3e-4, 3e-2, log=True), "dropout": _DROPOUT}
+)
+
+
+class Task(NamedTuple):
+    """What all models have in common.
+
+    config: data, sizes of batches, and what our own model starts from.
+    target: number of parameters.
+    num_epochs, patience: as `Recipe` has them.
+    overrides: fields of `config` that were set for our own model, and are neither scaled nor tuned.
+    """
+
+    config: Config
+    datamodule: TokenDataModule
+    target: float
+    num_epochs: int
+    patience: int
+    device: torch.device
+    overrides: Overrides
+
+
+class Candidate(Protocol):
+    """A model of the comparison.
+
+    ranges: what is tuned. first: the values of the first trial.
+    """
+
+    ranges: Mapping[str, Range]
+    first: Mapping[str, float]
+
+    def train(self, values: Mapping[str, float], seed: int) -> Training:
+        """Trains with values of what is tuned."""
+
+    def generator(self, model: nn.Module) -> Generator[Any]:
+        """Reads on with a model that was trained."""
+
+
+def candidate(name: str, task: Task) -> Candidate:
+    """The model of a name in `BASELINES` or `VARIANTS`, of the task's number of parameters."""
+    return Baseline(name, task) if name in BASELINES else Ours(name, task)
+
+
+class Baseline:
+    """LSTM, GPT or minGRU, of the width that has the number of parameters."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        self.task = task
+        self.ranges: Mapping[str, Range] = {
+            **_RANGES[name],
+            "dropout": _DROPOUT,
+            "weight_decay": _WEIGHT_DECAY,
+        }
+        self.first: Mapping[str, float] = _FIRST[name]
+        self._make = _maker(name, task)
+        self._size = solve_size(lambda size: self._make(size, 0.0), task.target)
+
+    def train(self, values: Mapping[str, float], seed: int) -> Training:
+        task, data = self.task, self.task.datamodule
+        torch.manual_seed(seed)
+        model = self._make(self._size, values["dropout"])
+        model.embedding.set_token_counts(data.token_counts())
+        rows = Rows(data.train_rows.tokens, data.val_rows.tokens)
+        recipe = Recipe(
+            learning_rate=values["learning_rate"],
+            weight_decay=values["weight_decay"],
+            num_epochs=task.num_epochs,
+            patience=task.patience,
+            batch_size=task.config.batch_size,
+            seed=seed,
+        )
+        return train(model.to(task.device), rows.to(task.device), recipe)
+
+    def generator(self, model: nn.Module) -> Generator[Any]:
+        assert isinstance(model, (LSTM, GPT, MinGRU))
+        return model
+
+
+class Ours:
+    """Our own model, its sizes scaled together to the number of parameters."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        self.task = task
+        self._variant = VARIANTS[name]
+        ranges = dict(_OURS_RANGES)
+        if self._variant.phase1:
+            ranges["dist_reg_weight"] = TUNABLE["dist_reg_weight"]
+        self.ranges: Mapping[str, Range] = {
+            name: ranges[name] for name in ranges if name not in task.overrides
+        }
+        self._config = sized(
+            dataclasses.replace(task.config, **task.overrides, phase2_epochs=task.num_epochs),
+            tuple(task.overrides), task.datamodule.vocab_size, task.target,
+        )  # fmt: skip
+        self.first: Mapping[str, float] = {
+            name: getattr(self._config, name) for name in self.ranges
+        }
+
+    def train(self, values: Mapping[str, float], seed: int) -> Training:
+        config = dataclasses.replace(self._config, **values, random_seed=seed)  # type: ignore[arg-type]  # all are float
+        training = train_ours(config, self.task.datamodule, self._variant, self.task.patience)
+        return training._replace(model=training.model.to(self.task.device))
+
+    def generator(self, model: nn.Module) -> Generator[Any]:
+        assert isinstance(model, TokenPredictionModule)
+        return ContextGenerator(model)
+
+
+def _maker(name: str, task: Task) -> Callable[[int, float], LSTM | GPT | MinGRU]:
+    vocab_size = task.datamodule.vocab_size
+
+    def make(size: int, dropout: float) -> LSTM | GPT | MinGRU:
+        if name == "lstm":
+            return LSTM(vocab_size=vocab_size, width=size, dropout=dropout)
+        if name == "mingru":
+            return MinGRU(vocab_size=vocab_size, width=size, dropout=dropout)
+        return GPT(
+            vocab_size=vocab_size,
+            width=GPT_HEADS * size,
+            dropout=dropout,
+            window=task.config.max_seq_length,
+        )
+
+    return make

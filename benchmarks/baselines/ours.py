@@ -1,0 +1,185 @@
+"""Our own model in the harness: its phases through the repository's own modules.
+
+Shapes: B sequences, T tokens, C = context_dim, V = vocabulary.
+"""
+
+import dataclasses
+import time
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from benchmarks.baselines.sizing import solve_size
+from benchmarks.baselines.training import BestEpoch, Training
+from callbacks.convergence_stopping import ConvergenceStopping
+from config import Config, InputError
+from datamodules.token_datamodule import TokenDataModule
+from lightning_modules import metric_names as names
+from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.token_prediction_module import TokenPredictionModule
+from models.fixed_point import solve_chunks
+from models.gated_network import GatedContextNetwork
+from tuning.training import NO_LOGGER, fit_phase
+
+_SIZES = ("context_dim", "embed_dim", "head_embed_dim", "head_hidden_dim")
+_TOLERANCE = 1e-8
+
+
+class Variant(NamedTuple):
+    """phase1: whether F is trained by it, or stays as it was drawn. freeze_context: `Config`'s."""
+
+    phase1: bool
+    freeze_context: bool
+
+
+VARIANTS: Mapping[str, Variant] = types.MappingProxyType(
+    {
+        "ours-untrained": Variant(phase1=False, freeze_context=True),
+        "ours-frozen": Variant(phase1=True, freeze_context=True),
+        "ours-unfrozen": Variant(phase1=True, freeze_context=False),
+        "ours-unfrozen-no-phase1": Variant(phase1=False, freeze_context=False),
+    }
+)
+
+Overrides = dict[str, typing.Any]
+
+
+def parse_overrides(pairs: Sequence[str], taken: Sequence[str]) -> Overrides:
+    """`key=value` texts to values of `Config`'s fields.
+
+    Args:
+        pairs: as the command line has them.
+        taken: fields that are the same for all models, which no override may set.
+
+    Raises:
+        InputError: no such field, one that is taken, or a value that is none of its type.
+    """
+    hints = typing.get_type_hints(Config)
+    overrides: Overrides = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().removeprefix("--").replace("-", "_")
+        if not equals or name not in hints:
+            raise InputError(f"--ours {pair!r} must be FIELD=VALUE, FIELD one of config.py's.")
+        if name in taken:
+            raise InputError(f"--ours {pair!r}: {name} is the same for all models; leave it out.")
+        overrides[name] = _parsed(text.strip(), hints[name], pair)
+    dataclasses.replace(Config(), **overrides)  # checks the ranges
+    return overrides
+
+
+def _parsed(text: str, hint: typing.Any, pair: str) -> object:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    if bool in kinds:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"--ours {pair!r}: the value must be true or false.")
+        return text.lower() == "true"
+    for kind, right in ((int, "a whole number"), (float, "a number")):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError as error:
+                raise InputError(f"--ours {pair!r}: the value must be {right}.") from error
+    return text
+
+
+def sized(config: Config, fixed: Sequence[str], vocab_size: int, target: float) -> Config:
+    """The sizes of F and of the token head scaled together to a number of parameters.
+
+    Args:
+        config: whose proportions are kept.
+        fixed: fields that stay as they are.
+        vocab_size: V.
+        target: number of parameters of both together.
+
+    Raises:
+        InputError: no scale comes within 5 %.
+    """
+    scaled = [name for name in _SIZES if name not in fixed]
+
+    def at(scale: int) -> Config:
+        sizes = {name: max(1, round(getattr(config, name) * scale / 1000)) for name in scaled}
+        return dataclasses.replace(config, **sizes)
+
+    if not scaled:
+        return config
+    return at(solve_size(lambda scale: TokenPredictionModule(at(scale), vocab_size), target))
+
+
+def train_ours(
+    config: Config, datamodule: TokenDataModule, variant: Variant, patience: int
+) -> Training:
+    """Both phases as a trial of the study runs them, nothing pruned; the best epoch is kept.
+
+    Without Phase 1 the weights of F stay as they were drawn, and its gates know the tokens' counts
+    all the same: these are no result of training. Seconds are those of both phases.
+
+    Raises:
+        FloatingPointError: a validation loss is not finite.
+    """
+    start = time.monotonic()
+    config = dataclasses.replace(config, freeze_context=variant.freeze_context)
+    datamodule.config = config
+    L.seed_everything(config.random_seed, verbose=False)
+    phase1 = FixedPointModule(config, datamodule.vocab_size)
+    num_sweeps = 0
+    if variant.phase1:
+        num_sweeps = fit_phase(
+            phase1, datamodule, config=config, num_epochs=config.phase1_max_epochs,
+            logger=NO_LOGGER, callbacks=[ConvergenceStopping(config.phase1_min_converged_ratio)],
+        ).current_epoch  # fmt: skip
+    elif isinstance(phase1.network, GatedContextNetwork):
+        phase1.network.set_token_counts(datamodule.token_counts())
+    module = TokenPredictionModule.from_phase1(phase1, datamodule.vocab_size)
+    phase1.forget_contexts()
+    best = BestEpoch(patience)
+    fit_phase(
+        module, datamodule, config=config, num_epochs=config.phase2_epochs,
+        logger=NO_LOGGER, callbacks=[_EarlyStopping(best)],
+    )  # fmt: skip
+    module.contexts = module.val_contexts = None
+    return best.training(module, num_sweeps + best.num_epochs, time.monotonic() - start)
+
+
+class _EarlyStopping(L.Callback):
+    def __init__(self, best: BestEpoch) -> None:
+        self.best = best
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.best.look(pl_module, float(trainer.callback_metrics[names.VAL_LOSS]))
+        trainer.should_stop = trainer.should_stop or self.best.is_over
+
+
+class ContextGenerator:
+    """Generates with our model: the state is one context, (B, C)."""
+
+    def __init__(self, module: TokenPredictionModule) -> None:
+        self.network, self.head = module.network, module.head
+
+    def read(self, tokens_BT: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Contexts (B, T, C), and the last of them."""
+        chunks = [self.network.embed(tokens_BT)]
+        num_tokens = tokens_BT.shape[1]
+        result = next(
+            solve_chunks(
+                self.network, chunks, tolerance=_TOLERANCE, max_sweeps=num_tokens, initial=state
+            )
+        )
+        return result.contexts, result.contexts[:, -1]
+
+    def step(self, tokens_B: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One token a row: logits (B, V), and the next context."""
+        if state is None:
+            state = torch.zeros(
+                len(tokens_B), self.network.context_dim, device=self.network.embedding.weight.device
+            )
+        context = self.network(state, self.network.embed(tokens_B))
+        logits: Tensor = self.head(context, tokens_B)
+        return logits, context

@@ -1,0 +1,169 @@
+"""The one training loop of the baselines, and how every model is judged.
+
+Shapes: N rows of T tokens, B of them in a batch, V = vocabulary.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_modules.schedule import warmup_then_cosine
+
+_EVALUATED_TOKENS = 4_096
+"""Tokens in a batch that is only evaluated."""
+_BETAS = (0.9, 0.99)
+_WARMUP_RATIO = 0.1
+_GRADIENT_CLIP = 1.0
+
+
+class Rows(NamedTuple):
+    """Token ids of training and validation, (N, T)."""
+
+    train: Tensor
+    val: Tensor
+
+    def to(self, device: torch.device) -> "Rows":
+        return Rows(self.train.to(device), self.val.to(device))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    learning_rate: the highest, reached after the warm-up over a tenth of all steps.
+    weight_decay: decoupled, of matrices.
+    num_epochs: after which the learning rate has fallen to 0 along half a cosine.
+    patience: epochs without a lower validation loss after which training stops.
+    batch_size: rows in a step.
+    seed: of the order of the rows, another one in each epoch, and of dropout.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    num_epochs: int
+    patience: int
+    batch_size: int
+    seed: int
+
+
+class Training(NamedTuple):
+    """model: as it was after the best epoch. val_loss: nats a token then.
+
+    best_epoch, num_epochs: counted from 1. num_passes: over the training rows, those before the
+    first epoch included. seconds: wall time, validations included.
+    """
+
+    model: nn.Module
+    val_loss: float
+    best_epoch: int
+    num_epochs: int
+    num_passes: int
+    seconds: float
+
+
+class BestEpoch:
+    """Keeps the weights of the epoch with the lowest validation loss."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.val_loss = math.inf
+        self.epoch = 0
+        self.num_epochs = 0
+        self.weights: dict[str, Tensor] = {}
+
+    @property
+    def is_over(self) -> bool:
+        return self.num_epochs - self.epoch >= self.patience
+
+    def look(self, model: nn.Module, val_loss: float) -> None:
+        """Takes in the next epoch.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        if not math.isfinite(val_loss):
+            raise FloatingPointError(
+                f"validation loss {val_loss} after epoch {self.num_epochs + 1}"
+            )
+        self.num_epochs += 1
+        if val_loss < self.val_loss:
+            self.val_loss, self.epoch = val_loss, self.num_epochs
+            self.weights = copy.deepcopy(model.state_dict())
+
+    def training(self, model: nn.Module, num_passes: int, seconds: float) -> Training:
+        """What it came to; the model gets the weights of the best epoch back."""
+        model.load_state_dict(self.weights)
+        return Training(model, self.val_loss, self.epoch, self.num_epochs, num_passes, seconds)
+
+
+def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
+    """AdamW with warm-up, a cosine to 0, clipping and early stopping; the best epoch is kept.
+
+    Args:
+        model: token ids (B, T) to logits (B, T, V); on the device to train on.
+        rows: of both splits, on the model's device.
+        recipe: see there.
+
+    Raises:
+        FloatingPointError: a validation loss is not finite.
+    """
+    start = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    num_batches = -(-len(rows.train) // recipe.batch_size)
+    optimizer = AdamW(
+        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=_BETAS, fused=True
+    )
+    factor = warmup_then_cosine(recipe.num_epochs * num_batches, _WARMUP_RATIO)
+    schedule = LambdaLR(optimizer, factor)
+    order = torch.Generator().manual_seed(recipe.seed)
+    best = BestEpoch(recipe.patience)
+    while best.num_epochs < recipe.num_epochs and not best.is_over:
+        model.train()
+        permutation = torch.randperm(len(rows.train), generator=order)
+        for index in torch.split(permutation, recipe.batch_size):
+            loss = next_token_loss(model, rows.train[index.to(rows.train.device)])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has it without types
+            nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_CLIP)
+            optimizer.step()
+            schedule.step()
+        best.look(model, mean_loss(model, rows.val))
+    return best.training(model, best.num_epochs, time.monotonic() - start)
+
+
+def next_token_loss(
+    model: Callable[[Tensor], Tensor], tokens_BT: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Nats a token: position t predicts token t + 1 of its row."""
+    logits_BTV = model(tokens_BT[:, :-1])
+    return F.cross_entropy(
+        logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction=reduction
+    )
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, rows_NT: Tensor) -> float:
+    """Nats a token over all rows, without dropout."""
+    model.eval()
+    num_rows = max(1, _EVALUATED_TOKENS // rows_NT.shape[1])
+    batches = torch.split(rows_NT, num_rows)
+    losses = [next_token_loss(model, batch, "sum").item() for batch in batches]
+    return math.fsum(losses) / rows_NT[:, 1:].numel()
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]

@@ -1,0 +1,194 @@
+"""Command line of generation: goes on with a text, token by token, at the same cost for each."""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+import command_line
+from config import Accelerator, Config, InputError, require
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightning_modules.language_model import LanguageModel
+    from models.generation import GenerationState
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What to write.
+
+    Raises:
+        InputError: an option is outside its range.
+    """
+
+    checkpoint: Path
+    """Phase 2's checkpoint, or the folder of a run, whose best one is taken."""
+    prompt: str = ""
+    """Beginning of the text, which is printed too. It is read as the beginning of a document; where
+    it is empty, a document is made up."""
+    prompt_file: Path | None = None
+    """File with the beginning of the text, of any length, in place of --prompt; it is not printed."""
+    max_new_tokens: int = 200
+    """Tokens to write at most."""
+    num_samples: int = 1
+    """Texts to write, one after the other; each has the seed of the one before plus 1."""
+    temperature: float = 0.8
+    """Below 1, probable tokens are taken more often than they should; 0 takes the most probable."""
+    top_p: float = 0.95
+    """Tokens are drawn from the fewest that have this probability together; 1 takes all."""
+    top_k: int | None = None
+    """Tokens are drawn from this number of the most probable ones; None takes all."""
+    ignore_end_of_text: bool = False
+    """Go on with another document where one has ended."""
+    seed: int = 42
+    """Seed of the draws; the same seed writes the same text."""
+    accelerator: Accelerator = "auto"
+    """Where to compute."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_samples"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        finite = 0 <= self.temperature < float("inf")
+        require(finite, "temperature", self.temperature, "0 or more")
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "1 or more")
+        in_range = self.seed >= 0 and self.seed + self.num_samples <= 2**32
+        require(in_range, "seed", self.seed, "0 or more and below 2**32")
+        if self.prompt and self.prompt_file is not None:
+            raise InputError("--prompt and --prompt-file exclude each other; give one of them.")
+
+
+def parse(arguments: list[str]) -> GenerateOptions:
+    """Reads the command line; prints help or a usage error and exits as `tyro` does.
+
+    Raises:
+        InputError: an option is outside its range.
+    """
+
+    def options(given: Annotated[GenerateOptions, tyro.conf.arg(name="")]) -> GenerateOptions:
+        return given
+
+    return tyro.cli(options, args=arguments, prog="generate.py", description=__doc__)
+
+
+def main() -> int:
+    """Writes texts; returns the exit code."""
+    options = parse(sys.argv[1:])
+    prompt = _prompt(options)
+    from lightning_modules.language_model import load_language_model
+
+    model = load_language_model(options.checkpoint, _device(options.accelerator))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal may not have every character.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        _write_samples(options, model, prompt)
+    except BrokenPipeError:
+        # Whoever read has seen enough, as `head` has; what Python flushes at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _device(accelerator: Accelerator) -> "torch.device":
+    import torch
+
+    from tuning.training import check_accelerator
+
+    check_accelerator(Config(accelerator=accelerator))
+    found = None if accelerator == "cpu" else torch.accelerator.current_accelerator()
+    return found or torch.device("cpu")
+
+
+def _prompt(options: GenerateOptions) -> str:
+    if options.prompt_file is None:
+        return options.prompt
+    try:
+        return options.prompt_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise InputError(
+            f"--prompt-file {options.prompt_file} cannot be read: {reason}."
+        ) from error
+
+
+def _write_samples(options: GenerateOptions, model: "LanguageModel", prompt: str) -> None:
+    state, prompt_ids = _read(model, prompt)
+    for index in range(options.num_samples):
+        seed = options.seed + index
+        if options.num_samples > 1:
+            print(f"--- sample {index + 1} of {options.num_samples}, seed {seed}", flush=True)
+        print(options.prompt, end="", flush=True)
+        try:
+            for text in _texts(options, model, state, prompt_ids, seed):
+                print(text, end="", flush=True)
+        finally:
+            # After Ctrl-C too, so that what follows begins on a line of its own.
+            print(flush=True)
+
+
+def _read(model: "LanguageModel", prompt: str) -> tuple["GenerationState", list[int]]:
+    """Reads end-of-text and the prompt, as a document follows another in training."""
+    import torch
+
+    from datamodules.tokenizer import end_of_text_id
+    from models.generation import read_prompt
+
+    prompt_ids = model.tokenizer.encode(prompt, add_special_tokens=False).ids
+    ids = [end_of_text_id(model.tokenizer), *prompt_ids]
+    tokens_BT = torch.tensor([ids], device=model.module.device)
+    return read_prompt(model.module.network, tokens_BT), prompt_ids
+
+
+def _texts(
+    options: GenerateOptions,
+    model: "LanguageModel",
+    state: "GenerationState",
+    prompt_ids: list[int],
+    seed: int,
+) -> Iterator[str]:
+    from datamodules.text_stream import TextStream
+    from datamodules.tokenizer import end_of_text_id
+    from models.generation import generate
+
+    end = None if options.ignore_end_of_text else end_of_text_id(model.tokenizer)
+    stream = TextStream(model.tokenizer, prompt_ids)
+    choose = _chooser(options, seed)
+    tokens = generate(model.module.network, model.module.head, state, choose)
+    for token_B in islice(tokens, options.max_new_tokens):
+        token_id = int(token_B)
+        if token_id == end:
+            break
+        yield stream.feed(token_id)
+    yield stream.finish()
+
+
+def _chooser(options: GenerateOptions, seed: int) -> "Callable[[torch.Tensor], torch.Tensor]":
+    import torch
+
+    from models.sampling import choose
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose_on_cpu(logits_BV: torch.Tensor) -> torch.Tensor:
+        # Where the draws of a seed are the same whatever computed the logits.
+        return choose(
+            logits_BV.cpu(),
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            generator=generator,
+        )
+
+    return choose_on_cpu
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,104 @@
+"""Generation: the model's own distribution, from a state that does not grow."""
+
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor
+
+import models.generation
+from models.context_network import ContextNetwork
+from models.gated_network import GatedContextNetwork
+from models.generation import GenerationState, generate, read_prompt, read_token
+from models.token_head import TokenHead
+from models.windows import scan
+
+V, C, E = 19, 12, 6
+
+AnyNetwork = ContextNetwork | GatedContextNetwork
+
+
+@pytest.fixture(params=[ContextNetwork, GatedContextNetwork])
+def network(request: pytest.FixtureRequest) -> AnyNetwork:
+    torch.manual_seed(0)
+    return request.param(vocab_size=V, context_dim=C, embed_dim=E, num_layers=2, update_scale=0.7)
+
+
+@pytest.fixture
+def head() -> TokenHead:
+    torch.manual_seed(1)
+    made = TokenHead(
+        vocab_size=V, context_dim=C, embed_dim=5, hidden_dim=8, dropout=0.3, context_scale=1.0,
+        prior_count=0.0,
+    )  # fmt: skip
+    torch.nn.init.normal_(made.update.weight)
+    return made.eval()
+
+
+def tokens(num_rows: int, num_tokens: int) -> Tensor:
+    return torch.randint(V, (num_rows, num_tokens), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7, 8, 9, 30])
+def test_a_prompt_read_in_chunks_is_the_scan(
+    network: AnyNetwork, monkeypatch: pytest.MonkeyPatch, num_tokens: int
+) -> None:
+    monkeypatch.setattr(models.generation, "PROMPT_CHUNK", 8)
+    prompt = tokens(2, num_tokens)
+    state = read_prompt(network, prompt)
+    with torch.no_grad():
+        expected = scan(network, network.embed(prompt), torch.zeros(2, C))[:, -1]
+    torch.testing.assert_close(state.context, expected, rtol=0, atol=5e-4)
+    assert torch.equal(state.token, prompt[:, -1])
+
+
+def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
+    network: AnyNetwork, head: TokenHead
+) -> None:
+    text = tokens(2, 24)
+    seen = []
+    given = iter(text[:, 10:].unbind(dim=1))
+
+    def choose(logits: Tensor) -> Tensor:
+        seen.append(logits)
+        return next(given)
+
+    state = read_prompt(network, text[:, :10])
+    generated = list(islice(generate(network, head, state, choose), 14))
+    assert torch.equal(torch.stack(generated, dim=1), text[:, 10:])
+    with torch.no_grad():
+        contexts = scan(network, network.embed(text), torch.zeros(2, C))
+        expected = head(contexts, text)[:, 9:-1]
+    torch.testing.assert_close(torch.stack(seen, dim=1), expected, rtol=0, atol=2e-3)
+    assert (expected[:, 1:] - expected[:, :-1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("num_read", [1, 100])
+def test_a_token_costs_one_application_of_f_to_one_context_at_any_position(
+    network: AnyNetwork, head: TokenHead, num_read: int
+) -> None:
+    state = read_prompt(network, tokens(1, num_read))
+    applied: list[tuple[int, ...]] = []
+    network.register_forward_pre_hook(lambda _, inputs: applied.append(inputs[0].shape))
+    for _ in islice(generate(network, head, state, lambda logits: logits.argmax(-1)), 6):
+        pass
+    # The last token is not read until the next one is asked for.
+    assert applied == [(1, C)] * 5
+
+
+@pytest.mark.parametrize("num_read", [1, 100])
+def test_the_state_does_not_grow_and_holds_on_to_nothing(
+    network: AnyNetwork, num_read: int
+) -> None:
+    state = read_prompt(network, tokens(3, num_read))
+    for token in tokens(3, 5).unbind(dim=1):
+        state = read_token(network, state, token)
+    assert isinstance(state, GenerationState)
+    assert [tuple(part.shape) for part in state] == [(3, C), (3,)]
+    assert state.context.untyped_storage().nbytes() == 3 * C * 4
+    assert not state.context.requires_grad
+
+
+def test_a_prompt_of_no_token_is_refused(network: AnyNetwork) -> None:
+    with pytest.raises(ValueError, match="no token"):
+        read_prompt(network, tokens(1, 0))
