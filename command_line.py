@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn, cast
 
 from config import PRESETS, Config, InputError
+from tuning.run_options import is_first_process
 from tuning.signals import Terminated, listen_for_signals
 
 EXIT_FAILED = 1
@@ -23,7 +24,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(main())
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_first_process():
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except Terminated:
         sys.exit(EXIT_TERMINATED)

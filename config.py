@@ -16,6 +16,7 @@ DiversityLoss = Literal["covariance", "variance_covariance", "log_det", "dispers
 Accelerator = Literal["auto", "cpu", "gpu"]
 ContextDtype = Literal["float32", "bfloat16"]
 ContextStorage = Literal["auto", "device", "memory", "disk"]
+LrSchedule = Literal["cosine", "linear", "constant", "inverse_sqrt", "warmup_stable_decay"]
 PresetName = Literal["default", "published", "smoke"]
 
 
@@ -54,7 +55,7 @@ class Config:
     max_seq_length: int = 128
     """Tokens in a sequence."""
     batch_size: int = 4
-    """Sequences in an optimiser step."""
+    """Sequences in a batch, those of all devices together."""
     num_workers: int = 0
     """Processes that read batches ahead; batches are the same whatever their number."""
 
@@ -126,7 +127,11 @@ class Config:
     weight_decay: float = 2.0
     """Decoupled weight decay of Phase 2's matrices (AdamW)."""
     warmup_ratio: float = 0.1
-    """Share of a phase's steps in which its learning rate rises; it falls in the others."""
+    """Share of a phase's steps in which its learning rate rises."""
+    lr_schedule: LrSchedule = "cosine"
+    """What the learning rate of either phase does after its rise: falls to 0 along a `cosine` or a
+    line (`linear`), stays (`constant`), falls with the step's `inverse_sqrt`, or stays and falls to
+    0 in the last fifth of the steps (`warmup_stable_decay`)."""
 
     # What disqualifies a trial after Phase 1
     identity_mapping_threshold: float = 0.95
@@ -209,6 +214,7 @@ _CHOICES = {
     "diversity_loss": ("covariance", "variance_covariance", "log_det", "dispersion"),
     "context_dtype": ("float32", "bfloat16"),
     "context_storage": ("auto", "device", "memory", "disk"),
+    "lr_schedule": ("cosine", "linear", "constant", "inverse_sqrt", "warmup_stable_decay"),
 }
 
 

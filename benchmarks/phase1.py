@@ -29,14 +29,14 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import linear
-from torch.utils.data import DistributedSampler
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import Config
+from datamodules.row_sampler import RowSampler
 from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import with_warmup
 from lightning_modules.settings import phase1_parameters
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.contraction import contraction, lasting_disturbance
@@ -137,13 +137,13 @@ class BareLoop:
         self.weights = [weight for group in groups for weight in group["params"]]
         self.optimizer = torch.optim.Adam(groups, lr=config.phase1_learning_rate, fused=True)
         num_steps = len(self.loader) * config.phase1_max_epochs
-        factor = warmup_then_cosine(num_steps, config.warmup_ratio)
+        factor = with_warmup(config.lr_schedule, num_steps, config.warmup_ratio)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.contexts = torch.zeros(*datamodule.train_rows.tokens.shape, config.context_dim)
 
     def sweep(self, epoch: int) -> None:
         """One sweep over the training rows, in the order of that epoch."""
-        assert isinstance(self.loader.sampler, DistributedSampler)
+        assert isinstance(self.loader.sampler, RowSampler)
         self.loader.sampler.set_epoch(epoch)
         for batch in self.loader:
             self._step(batch)

@@ -13,7 +13,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import Config
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import with_warmup
 from lightning_modules.settings import context_network, phase1_parameters
 from models.context_network import ContextNetwork
 from models.contraction import contraction, lasting_disturbance
@@ -89,7 +89,9 @@ def train(network: AnyNetwork, config: Config, rows_BT: Tensor) -> None:
     step = Phase1Step(network, config, bf16=False)
     batches = torch.split(rows_BT.to(step.device), config.batch_size)
     contexts = [step.weights[0].new_zeros(*batch.shape, config.context_dim) for batch in batches]
-    factor = warmup_then_cosine(len(batches) * config.phase1_max_epochs, config.warmup_ratio)
+    factor = with_warmup(
+        config.lr_schedule, len(batches) * config.phase1_max_epochs, config.warmup_ratio
+    )
     scheduler = torch.optim.lr_scheduler.LambdaLR(step.optimizer, factor)
     for _ in range(config.phase1_max_epochs):
         for index, batch in enumerate(batches):

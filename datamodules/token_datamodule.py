@@ -9,14 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from config import Config, InputError
+from datamodules.row_sampler import RowSampler
 from datamodules.token_cache import load_tokens
 from datamodules.token_files import Tokens, TokenSplits, count_tokens
-from datamodules.token_loader import (
-    RowSampler,
-    TrainingLoader,
-    loader_settings,
-    make_training_loader,
-)
+from datamodules.token_loader import TrainingLoader, loader_settings, make_training_loader
 from datamodules.token_rows import TokenBatch, TokenRows
 from models.neighbour_embedding import neighbour_embedding
 
@@ -112,17 +108,22 @@ class TokenDataModule(L.LightningDataModule):
             f"vocabulary {self.vocab_size:,}"
         )
 
+    def own_rows(self, rows: TokenRows) -> TokenRows:
+        """The rows of a split that this process has: all, or every so-manieth of several."""
+        return rows.part(*self._rank())
+
     def train_dataloader(self) -> TrainingLoader:
-        # Lightning leaves this kind of sampler as it is: it has to know of all processes itself.
-        trainer = self.trainer
+        rank, num_ranks = self._rank()
         sampler = RowSampler(
-            self.train_rows,
-            num_replicas=1 if trainer is None else trainer.world_size,
-            rank=0 if trainer is None else trainer.global_rank,
+            len(self.train_rows),
+            self.config.batch_size,
             seed=self.config.random_seed,
+            rank=rank,
+            num_ranks=num_ranks,
         )
         config = self.config
-        return make_training_loader(self.train_rows, sampler, config.batch_size, config.num_workers)
+        rows, batch_size = self.own_rows(self.train_rows), config.batch_size // num_ranks
+        return make_training_loader(rows, sampler, batch_size, config.num_workers)
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:
         return self._evaluation_loader(self.val_rows)
@@ -133,7 +134,12 @@ class TokenDataModule(L.LightningDataModule):
     def _evaluation_loader(self, rows: TokenRows) -> DataLoader[TokenBatch]:
         config = self.config
         batch_size = max(config.batch_size, _EVALUATION_TOKENS // config.max_seq_length)
-        return DataLoader(rows, **loader_settings(batch_size, config.num_workers))
+        return DataLoader(self.own_rows(rows), **loader_settings(batch_size, config.num_workers))
+
+    def _rank(self) -> tuple[int, int]:
+        """This process's place among those that train together, and their number."""
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def _num_val_rows(self) -> int:
         config = self.config

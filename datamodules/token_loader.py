@@ -4,31 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
+from datamodules.row_sampler import RowSampler
 from datamodules.token_rows import TokenBatch, TokenRows
-
-_INDICES_AT_ONCE = 2**16
-
-
-class RowSampler(DistributedSampler[int]):
-    """PyTorch's sampler, its order too, which may skip the first rows of an epoch.
-
-    It keeps 8 bytes a row, where its parent makes a Python number of each. `num_skipped` rows, as
-    one replica counts them, are left out of the epoch that begins next.
-    """
-
-    num_skipped = 0
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator()
-        generator.manual_seed(self.seed + self.epoch)
-        rows = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]  # it is sized
-        while len(rows) < self.total_size:  # the first once more, so that replicas have as many
-            rows = torch.cat([rows, rows[: self.total_size - len(rows)]])
-        rows = rows[self.rank : self.total_size : self.num_replicas][self.num_skipped :]
-        for part in torch.split(rows, _INDICES_AT_ONCE):
-            yield from part.tolist()
 
 
 class TrainingLoader(DataLoader[TokenBatch]):
@@ -53,9 +32,8 @@ class TrainingLoader(DataLoader[TokenBatch]):
         # makes the iterator first and tells the sampler the epoch of a continued run afterwards.
         sampler = self.sampler
         assert isinstance(sampler, RowSampler)
-        assert self.batch_size is not None
         self._num_done, self._num_to_skip = self._num_to_skip, 0
-        sampler.num_skipped = self._num_done * self.batch_size
+        sampler.skip_batches(self._num_done)
         for batch in super().__iter__():
             self._num_done += 1
             yield batch

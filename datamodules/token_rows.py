@@ -3,6 +3,7 @@
 Shapes: N rows of T tokens, B of them in a batch.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ _TOKENS_AT_ONCE = 2**20
 
 
 class TokenBatch(NamedTuple):
-    """tokens: (B, T) int64. row_index: (B,) int64, each row's number in its split."""
+    """tokens: (B, T) int64. row_index: (B,) int64, each row's number among the process's own."""
 
     tokens: Tensor
     row_index: Tensor
@@ -36,6 +37,8 @@ class TokenRows(Dataset[TokenBatch]):
     def __init__(self, tokens: Tokens, length: int, limit: int | None = None) -> None:
         num_rows = len(tokens) // length
         self.shape = (num_rows if limit is None else min(num_rows, limit), length)
+        self._num_rows = self.shape[0]
+        self._strides: list[tuple[int, int]] = []
         self._map(tokens)
 
     def __len__(self) -> int:
@@ -44,6 +47,14 @@ class TokenRows(Dataset[TokenBatch]):
     @property
     def num_tokens(self) -> int:
         return self.shape[0] * self.shape[1]
+
+    def part(self, rank: int, num_ranks: int) -> "TokenRows":
+        """Every `num_ranks`-th row from row `rank` on, counted anew; nothing is copied."""
+        part = copy.copy(self)
+        part._strides = [*self._strides, (rank, num_ranks)]
+        part._rows = self._rows[rank::num_ranks]
+        part.shape = (len(part._rows), self.shape[1])
+        return part
 
     def take(self, row_index: Tensor) -> Tensor:
         """Token ids (B, T) int64 of rows, (B,)."""
@@ -67,12 +78,17 @@ class TokenRows(Dataset[TokenBatch]):
     def _map(self, tokens: Tokens) -> None:
         self._file = Path(getattr(tokens, "filename", ""))
         # As a plain array: NumPy's class for maps takes longer to index than a batch to gather.
-        self._rows = np.asarray(tokens)[: self.num_tokens].reshape(self.shape)
+        shape = (self._num_rows, self.shape[1])
+        self._rows = np.asarray(tokens)[: shape[0] * shape[1]].reshape(shape)
+        for rank, num_ranks in self._strides:
+            self._rows = self._rows[rank::num_ranks]
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which maps the file itself: the tokens are not copied."""
-        return {"shape": self.shape, "_file": self._file}
+        state = self.__dict__.copy()
+        del state["_rows"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.shape = state["shape"]
+        self.__dict__.update(state)
         self._map(np.load(state["_file"], mmap_mode="r"))

@@ -37,6 +37,7 @@ class ContextStore:
         storage: where to keep them; `auto` takes the first of device, memory and disk of whose
             free bytes contexts fill half at most.
         folder: of the file.
+        num_sharing: processes that keep as much on this machine, and have its memory together.
 
     Raises:
         InputError: the disk has no room, or `auto` found none.
@@ -50,10 +51,13 @@ class ContextStore:
         like: Tensor,
         storage: ContextStorage,
         folder: Path,
+        num_sharing: int = 1,
     ) -> None:
         self._device, self._read_as = like.device, like.dtype
         num_bytes = math.prod(shape) * kept_as.itemsize
-        self.place: Place = _place_for(num_bytes, like.device) if storage == "auto" else storage
+        self.place: Place = (
+            _place_for(num_bytes, like.device, num_sharing) if storage == "auto" else storage
+        )
         if self.place == "disk":
             self.rows = _file_of_zeros(num_bytes, kept_as, folder).view(shape)
         elif self.place == "memory" or like.device.type == "cpu":
@@ -81,10 +85,10 @@ class ContextStore:
             kept_rows.copy_(given_rows)
 
 
-def _place_for(num_bytes: int, device: torch.device) -> Place:
+def _place_for(num_bytes: int, device: torch.device, num_sharing: int) -> Place:
     if device.type == "cuda" and num_bytes <= _ROOM * torch.cuda.mem_get_info(device)[0]:
         return "device"
-    if num_bytes <= _ROOM * free_memory():
+    if num_bytes * num_sharing <= _ROOM * free_memory():
         return "device" if device.type == "cpu" else "memory"
     return "disk"
 

@@ -70,6 +70,7 @@ class FixedPointModule(L.LightningModule):
         self.statistics = RunningStatistics(config.context_dim, config.ema_momentum)
         self.diversity = DIVERSITY_LOSSES[config.diversity_loss]
         self.figures = WeightedMean(len(_FIGURES))
+        self.val_converged_ratio = WeightedMean()
         self.rank = EffectiveRank(config.context_dim)
         self.context_cosine = WeightedMean()
         self.token_sensitivity = WeightedMean()
@@ -92,10 +93,14 @@ class FixedPointModule(L.LightningModule):
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
         if self.contexts is None:
-            num_rows, num_val_rows = len(datamodule.train_rows), len(datamodule.val_rows)
-            weight = self.network.embedding.weight
-            self.contexts = context_store(self.config, num_rows, weight)
-            self.val_contexts = context_store(self.config, min(num_rows, num_val_rows), weight)
+            num_rows, num_val_rows = (
+                len(datamodule.own_rows(rows))
+                for rows in (datamodule.train_rows, datamodule.val_rows)
+            )
+            weight, num_sharing = self.network.embedding.weight, self.trainer.num_devices
+            self.contexts = context_store(self.config, num_rows, weight, num_sharing)
+            num_val_rows = min(num_rows, num_val_rows)
+            self.val_contexts = context_store(self.config, num_val_rows, weight, num_sharing)
         if self._restored is not None:
             assert self.val_contexts is not None
             self.contexts.fill(self._restored[0])
@@ -130,7 +135,8 @@ class FixedPointModule(L.LightningModule):
             # Once an epoch: logging at every step cost more than a tenth of a small step.
             means = self.figures.compute()
             figures_by_name = dict(zip(_FIGURES, means, strict=True))
-            self.log_dict(figures_by_name, on_step=False, on_epoch=True, batch_size=1)
+            # As a step's figures, which loggers have before the epoch's checkpoint is written.
+            self.log_dict(figures_by_name, on_step=True, on_epoch=False)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -148,6 +154,8 @@ class FixedPointModule(L.LightningModule):
             self._measure(embeddings_BTE)
 
     def on_validation_epoch_end(self) -> None:
+        self.log(names.PHASE1_VAL_CONVERGED_RATIO, self.val_converged_ratio.compute())
+        self.val_converged_ratio.reset()
         if not self._is_measured:
             return
         rank = self.rank.compute()
@@ -165,15 +173,17 @@ class FixedPointModule(L.LightningModule):
             fused=True,
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
-        return scheduled(optimizer, num_steps, self.config.warmup_ratio)
+        return scheduled(optimizer, self.config.lr_schedule, num_steps, self.config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.contexts is not None
         assert self.val_contexts is not None
         checkpoint["contexts"] = (self.contexts.rows, self.val_contexts.rows)
+        checkpoint["epoch_sums"] = self.figures.sums_of_ranks()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._restored = checkpoint["contexts"]
+        self.restore_contexts(checkpoint["contexts"])
+        self.figures.restore_sums(checkpoint["epoch_sums"], self.global_rank)
 
     def configure_gradient_clipping(
         self,
@@ -182,6 +192,10 @@ class FixedPointModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         clip_gradients(optimizer, gradient_clip_val)
+
+    def restore_contexts(self, contexts: tuple[Tensor, Tensor]) -> None:
+        """Has fitting start from contexts of this process's training and unseen rows."""
+        self._restored = contexts
 
     @torch.no_grad()
     def read_training_text(self, datamodule: TokenDataModule) -> None:
@@ -230,7 +244,7 @@ class FixedPointModule(L.LightningModule):
         next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC, embeddings_BTE)
         self.val_contexts[row_index] = next_BTC
         ratio = self._converged_ratio(residuals(previous_BTC, swept_BTC))
-        self.log(names.PHASE1_VAL_CONVERGED_RATIO, ratio, batch_size=len(row_index))
+        self.val_converged_ratio.update(ratio, weight=len(row_index))
 
     def _measure(self, embeddings_BTE: Tensor) -> None:
         exact_BTC = solve_rows(self.network, embeddings_BTE)

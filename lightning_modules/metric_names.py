@@ -16,3 +16,6 @@ VAL_LOSS = "val_loss"
 VAL_PPL = "val_ppl"
 TEST_LOSS = "test_loss"
 TEST_PPL = "test_ppl"
+
+STEP_LOSS = "step_loss"
+LEARNING_RATE = "learning_rate"

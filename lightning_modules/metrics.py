@@ -5,6 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from models.diagnostics import rank_of_gram
+from models.ranks import all_ranks
 
 
 class EffectiveRank(Metric):
@@ -60,3 +61,13 @@ class WeightedMean(Metric):
 
     def compute(self) -> Tensor:
         return (self.weighted_sum / self.weight_sum).float()
+
+    def sums_of_ranks(self) -> Tensor:
+        """What every process has taken in, (ranks, figures + 1): of a checkpoint amid an epoch."""
+        own = torch.cat([self.weighted_sum.flatten(), self.weight_sum.flatten()])
+        return all_ranks(own).cpu()
+
+    def restore_sums(self, sums: Tensor, rank: int) -> None:
+        """Takes a process's own of `sums_of_ranks`, in place of what was taken in so far."""
+        self.weighted_sum.copy_(sums[rank, :-1].view_as(self.weighted_sum))
+        self.weight_sum.copy_(sums[rank, -1])

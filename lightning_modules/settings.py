@@ -43,14 +43,22 @@ def context_network(config: Config, vocab_size: int) -> ContextNetwork | GatedCo
     )
 
 
-def context_store(config: Config, num_rows: int, weight: Tensor) -> ContextStore:
-    """Room for the contexts of rows of tokens, which are computed in the type of a weight."""
+def context_store(config: Config, num_rows: int, weight: Tensor, num_sharing: int) -> ContextStore:
+    """Room for the contexts of rows of tokens, which are computed in the type of a weight.
+
+    Args:
+        config: place, type and size.
+        num_rows: of tokens.
+        weight: on the device that computes.
+        num_sharing: processes that keep as much on this machine.
+    """
     return ContextStore(
         (num_rows, config.max_seq_length, config.context_dim),
         kept_as=torch.bfloat16 if config.context_dtype == "bfloat16" else weight.dtype,
         like=weight,
         storage=config.context_storage,
         folder=Path(config.cache_dir),
+        num_sharing=num_sharing,
     )
 
 

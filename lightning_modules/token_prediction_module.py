@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -55,6 +56,7 @@ class TokenPredictionModule(L.LightningModule):
             context_scale=config.context_scale,
             prior_count=config.prior_count,
         )
+        self.train_mean_loss = WeightedMean()
         self.val_mean_loss = WeightedMean()
         self.test_mean_loss = WeightedMean()
         self.contexts: ContextStore | None = None
@@ -83,12 +85,17 @@ class TokenPredictionModule(L.LightningModule):
     def on_fit_start(self) -> None:
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
         if self.config.freeze_context:
-            self.contexts = self._contexts_of(datamodule.train_rows)
-            self.val_contexts = self._contexts_of(datamodule.val_rows)
+            self.contexts = self._contexts_of(datamodule.own_rows(datamodule.train_rows))
+            self.val_contexts = self._contexts_of(datamodule.own_rows(datamodule.val_rows))
 
     def on_train_epoch_start(self) -> None:
-        # Dropout of an epoch follows from seed and epoch: a run that is continued draws the same.
-        torch.manual_seed(self.config.random_seed + self.current_epoch)
+        self.train_mean_loss.reset()
+
+    def on_train_batch_start(self, batch: TokenBatch, batch_index: int) -> None:
+        # What a step draws (dropout) follows from its place alone: a run that is continued amid an
+        # epoch draws the same.
+        place = (self.config.random_seed, self.current_epoch, batch_index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
         if self.contexts is not None:
@@ -96,13 +103,11 @@ class TokenPredictionModule(L.LightningModule):
         else:
             contexts_BTC = self._contexts_with_gradient(batch.tokens)
         loss = self._loss(contexts_BTC, batch.tokens)
-        self.log(
-            names.TRAIN_LOSS,
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(batch.tokens),
-        )
+        self.train_mean_loss.update(loss.detach(), weight=len(batch.tokens))
+        if self.trainer.is_last_batch:
+            # As a step's figure, which loggers have before the epoch's checkpoint is written.
+            mean_loss = self.train_mean_loss.compute()
+            self.log(names.TRAIN_LOSS, mean_loss, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: TokenBatch, batch_index: int) -> None:
@@ -139,14 +144,16 @@ class TokenPredictionModule(L.LightningModule):
             fused=True,
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
-        return scheduled(optimizer, num_steps, self.config.warmup_ratio)
+        return scheduled(optimizer, self.config.lr_schedule, num_steps, self.config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_sums"] = self.train_mean_loss.sums_of_ranks()
         # With it, a checkpoint alone is enough to go from text to text.
         if self.tokenizer_json is not None:
             checkpoint[TOKENIZER_KEY] = self.tokenizer_json
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.train_mean_loss.restore_sums(checkpoint["epoch_sums"], self.global_rank)
         self.tokenizer_json = checkpoint.get(TOKENIZER_KEY, self.tokenizer_json)
 
     def configure_gradient_clipping(
@@ -172,7 +179,8 @@ class TokenPredictionModule(L.LightningModule):
         )
 
     def _contexts_of(self, rows: TokenRows) -> ContextStore:
-        store = context_store(self.config, len(rows), self.network.embedding.weight)
+        weight, num_sharing = self.network.embedding.weight, self.trainer.num_devices
+        store = context_store(self.config, len(rows), weight, num_sharing)
         for index in torch.split(torch.arange(len(rows)), _ROWS_AT_ONCE):
             store[index] = self._exact_contexts(rows.take(index).to(self.device))
         return store

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.ranks import mean_over_ranks, num_ranks
+
 _RIDGE = 0.05
 """Added to every eigenvalue before its logarithm is taken."""
 _SHORTEST_WINDOW = 8
@@ -51,6 +53,13 @@ class RunningStatistics(nn.Module):
     by 1 - momentum, as a plain average would have it, the weight of the diversity loss would
     depend on the momentum; detached, the loss would move no weight at all.
 
+    Where several processes train together, each with its part of the batch, all statistics are
+    those of the whole batch, and the mean of the processes' gradients, which is what
+    DistributedDataParallel makes of them, is the whole batch's gradient. Where gradients of several
+    batches are added up before a step, every batch is taken in when it comes: weights do not move
+    between them, so averages are fresher, and the gradient of a batch is taken at what it and those
+    before it have made of them.
+
     Second moments are averaged without centring, and centred by the averaged mean: a batch of
     fewer than C contexts would otherwise lose rank to its own mean.
 
@@ -82,13 +91,13 @@ class RunningStatistics(nn.Module):
 
     def _averages(self, contexts_BTC: Tensor) -> ContextStatistics:
         contexts_NC = contexts_BTC.flatten(0, 1)
-        share = 1 - self._momentum_of(len(contexts_NC))
-        batch_mean = contexts_NC.mean(dim=0)
+        share = 1 - self._momentum_of(len(contexts_NC) * num_ranks())
+        batch_mean = mean_over_ranks(contexts_NC.mean(dim=0))
         # All losses are symmetric in the second moments: half of the products' derivative is the
         # other half's transpose, and one product gives the gradient of both.
         half = contexts_NC.T @ contexts_NC.detach() / len(contexts_NC)
         batch_second = 2 * half - half.detach()
-        self._take_in(batch_mean, batch_second, share)
+        self._take_in(batch_mean, mean_over_ranks(batch_second.detach()), share)
         mean = _with_slope_of(batch_mean, self.first_sum / self.weight_sum)
         second = _with_slope_of(batch_second, self.second_sum / self.weight_sum)
         own_square, own_share = self._own_part(contexts_BTC - mean, share)
@@ -104,10 +113,12 @@ class RunningStatistics(nn.Module):
         num_rows, num_positions, _ = centred_BTC.shape
         # ‖XᵀX‖ = ‖X Xᵀ‖: (T, T) a sequence instead of (C, C).
         gram_BTT = centred_BTC @ centred_BTC.mT
-        batch_square = gram_BTT.square().sum() / (num_rows * num_positions) ** 2
+        ranks = num_ranks()
+        batch_square = gram_BTT.square().sum() / (num_rows * num_positions) ** 2 / ranks
         with torch.no_grad():
-            self.own_square_sum.mul_((1 - share) ** 2).add_(share**2 * batch_square)
-            self.own_share_sum.mul_((1 - share) ** 2).add_(share**2 / num_rows)
+            square_of_ranks = mean_over_ranks(batch_square.detach())
+            self.own_square_sum.mul_((1 - share) ** 2).add_(share**2 * square_of_ranks)
+            self.own_share_sum.mul_((1 - share) ** 2).add_(share**2 / (num_rows * ranks))
         whole = self.weight_sum.square()
         # Against the averages, a batch meets itself with the share that it has in them.
         batch_square = batch_square * (share / self.weight_sum)

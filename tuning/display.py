@@ -81,13 +81,15 @@ def outcome(trial: FrozenTrial) -> str:
 
 
 def describe_phase1(metrics: Mapping[str, Tensor], context_dim: int) -> str:
-    """`effective rank 650.2/768 (84.7%), converged 3.1%, |cos| 0.87`."""
-    if names.PHASE1_EFFECTIVE_RANK not in metrics:
+    """`effective rank 650.2/768 (84.7%), converged 3.1%, |cos| 0.87`, of these what is measured."""
+    if names.PHASE1_CONVERGED_RATIO not in metrics:
         return "no sweep validated"
+    converged = f"converged {100 * float(metrics[names.PHASE1_CONVERGED_RATIO]):.1f}%"
+    if names.PHASE1_EFFECTIVE_RANK not in metrics:
+        return converged
     rank = format_rank(float(metrics[names.PHASE1_EFFECTIVE_RANK]), context_dim)
-    converged = 100 * float(metrics[names.PHASE1_CONVERGED_RATIO])
     cosine = float(metrics[names.PHASE1_CONTEXT_COSINE])
-    return f"effective rank {rank}, converged {converged:.1f}%, |cos| {cosine:.3f}"
+    return f"effective rank {rank}, {converged}, |cos| {cosine:.3f}"
 
 
 def describe_phase2(metrics: Mapping[str, Tensor]) -> str:

@@ -5,13 +5,17 @@ import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from config import Config, InputError
+from lightning_modules.whole_files import WholeCheckpointIO
+from tuning.run_options import RunOptions, processes_of
 from tuning.signals import await_put_off
 
 NO_LOGGER: list[Logger] = []
@@ -25,6 +29,7 @@ def fit_phase(
     num_epochs: int,
     logger: Logger | list[Logger],
     callbacks: Sequence[L.Callback],
+    options: RunOptions = RunOptions(),  # noqa: B008  # frozen
     resume_from: Path | None = None,
 ) -> L.Trainer:
     """Seeds, fits and returns the Trainer, which has the last metrics.
@@ -36,6 +41,7 @@ def fit_phase(
         num_epochs: at most.
         logger: of the figures.
         callbacks: in the order in which they are called.
+        options: devices, and batches of a step.
         resume_from: checkpoint to go on from.
 
     Raises:
@@ -43,20 +49,17 @@ def fit_phase(
             were; Optuna would leave the trial running for ever otherwise.
         optuna.TrialPruned: raised by a callback.
     """
-    quieten()
-    trainer = L.Trainer(
+    trainer = make_trainer(
+        config,
+        options,
         max_epochs=num_epochs,
-        accelerator=config.accelerator,
-        devices=1,
-        precision=config.precision,
         gradient_clip_val=config.gradient_clip or None,
+        accumulate_grad_batches=options.accumulate_grad_batches,
         logger=logger,
         callbacks=list(callbacks),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(c, L.pytorch.callbacks.Checkpoint) for c in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -73,6 +76,32 @@ def fit_phase(
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first Ctrl-C on
     return trainer
+
+
+def make_trainer(config: Config, options: RunOptions, **settings: Any) -> L.Trainer:
+    """A silent Trainer on a run's devices.
+
+    Args:
+        config: accelerator and precision.
+        options: devices.
+        settings: of the Trainer, which refuses what it does not know.
+    """
+    quieten()
+    processes = processes_of(options, config.accelerator)
+    is_shared = processes.world_size > 1 or options.strategy == "ddp"
+    return L.Trainer(
+        accelerator=config.accelerator,
+        devices=processes.devices,
+        num_nodes=processes.num_nodes,
+        # Buffers are the same on all ranks, and large: they are not sent with every step.
+        strategy=DDPStrategy(broadcast_buffers=False) if is_shared else "auto",
+        use_distributed_sampler=False,
+        precision=config.precision,
+        plugins=[WholeCheckpointIO()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
 
 
 def check_accelerator(config: Config) -> None:
@@ -96,6 +125,9 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty",  # logs are there, or it is continued
         ".*is smaller than the logging interval.*",
         ".*`srun` command is available on your system but is not used.*",  # a worker is no task
+        ".*from a checkpoint that ended before the epoch ended.*",  # callbacks.exact_resume skips
+        ".*`broadcast_buffers` is deprecated.*",  # its successor is not in torch 2.11
+        ".*when logging on epoch level in distributed setting.*",  # metrics are of all ranks
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

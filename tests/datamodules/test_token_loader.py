@@ -11,11 +11,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from torch.utils.data import DistributedSampler
 
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
-from datamodules.token_loader import RowSampler
 from datamodules.token_rows import TokenBatch, TokenRows
 
 LENGTH = 4
@@ -26,24 +24,6 @@ def make_rows(folder: Path, num_rows: int) -> TokenRows:
     return TokenRows(np.load(folder / "train.npy", mmap_mode="r"), LENGTH)
 
 
-@pytest.mark.parametrize(("num_rows", "num_replicas"), [(50, 1), (50, 3), (2, 5)])
-def test_order_is_that_of_pytorchs_sampler(
-    num_rows: int, num_replicas: int, tmp_path: Path
-) -> None:
-    rows = make_rows(tmp_path, num_rows)
-    for rank in range(num_replicas):
-        samplers = [
-            kind(rows, num_replicas=num_replicas, rank=rank, seed=7)
-            for kind in (RowSampler, DistributedSampler)
-        ]
-        for epoch in (0, 1, 5):
-            for sampler in samplers:
-                sampler.set_epoch(epoch)
-            ours, theirs = (list(sampler) for sampler in samplers)
-            assert ours == theirs
-            assert len(ours) == len(samplers[0])
-
-
 def test_rows_are_sent_to_workers_without_their_tokens(tmp_path: Path) -> None:
     rows = make_rows(tmp_path, 16_000)
     sent = pickle.dumps(rows)
@@ -51,6 +31,17 @@ def test_rows_are_sent_to_workers_without_their_tokens(tmp_path: Path) -> None:
     received = pickle.loads(sent)
     assert torch.equal(received.tokens, rows.tokens)
     assert received.shape == rows.shape == (16_000, LENGTH)
+
+
+def test_a_process_has_its_part_of_the_rows_in_workers_too(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, 10)
+    part = rows.part(1, 2)
+    received = pickle.loads(pickle.dumps(part))
+    for one in (part, received):
+        assert torch.equal(one.tokens, rows.tokens[1::2])
+        assert torch.equal(one.take(torch.tensor([3])), rows.tokens[7:8])
+        assert len(one) == 5
+    assert len(rows) == 10
 
 
 def make_data(config: Config, num_workers: int = 0) -> TokenDataModule:

@@ -23,9 +23,16 @@ STORAGES = get_args(ContextStorage)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def make(storage: ContextStorage, folder: Path, dtype: ContextDtype = "float32") -> ContextStore:
+def make(
+    storage: ContextStorage, folder: Path, dtype: ContextDtype = "float32", num_sharing: int = 1
+) -> ContextStore:
     return ContextStore(
-        SHAPE, kept_as=DTYPES[dtype], like=torch.zeros(1), storage=storage, folder=folder
+        SHAPE,
+        kept_as=DTYPES[dtype],
+        like=torch.zeros(1),
+        storage=storage,
+        folder=folder,
+        num_sharing=num_sharing,
     )
 
 
@@ -87,6 +94,7 @@ def test_auto_goes_to_disk_when_memory_is_short(
     num_bytes = 4 * 6 * 5 * 4
     monkeypatch.setattr(context_store, "free_memory", lambda: 2 * num_bytes)
     assert make("auto", tmp_path).place == "device"
+    assert make("auto", tmp_path, num_sharing=2).place == "disk"
     monkeypatch.setattr(context_store, "free_memory", lambda: 2 * num_bytes - 1)
     assert make("auto", tmp_path).place == "disk"
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from config import LrSchedule
 from lightning_modules.metrics import EffectiveRank, WeightedMean
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import with_warmup
 from models.diagnostics import effective_rank
 
 
@@ -25,7 +26,7 @@ def test_rank_is_forgotten_at_reset() -> None:
 
 
 def test_schedule_rises_then_falls_to_nothing() -> None:
-    factor = warmup_then_cosine(100, 0.1)
+    factor = with_warmup("cosine", 100, 0.1)
     factors = [factor(step) for step in range(101)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == 1.0
@@ -36,9 +37,44 @@ def test_schedule_rises_then_falls_to_nothing() -> None:
 
 @pytest.mark.parametrize(("num_steps", "ratio"), [(1, 0.0), (1, 1.0), (3, 0.1), (10, 1.0)])
 def test_schedule_of_few_steps_stays_in_range(num_steps: int, ratio: float) -> None:
-    factor = warmup_then_cosine(num_steps, ratio)
+    factor = with_warmup("cosine", num_steps, ratio)
     assert all(0 <= factor(step) <= 1 for step in range(num_steps + 2))
     assert factor(0) > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "half", "end"),
+    [
+        ("cosine", 0.5, 0.0),
+        ("linear", 0.5, 0.0),
+        ("constant", 1.0, 1.0),
+        ("inverse_sqrt", (20 / 61) ** 0.5, (20 / 101) ** 0.5),
+        ("warmup_stable_decay", 1.0, 0.0),
+    ],
+)
+def test_schedules_after_the_same_rise(schedule: LrSchedule, half: float, end: float) -> None:
+    factor = with_warmup(schedule, 100, 0.2)
+    assert [factor(step) for step in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1.0])
+    assert factor(60) == pytest.approx(half)
+    assert factor(100) == pytest.approx(end, abs=1e-12)
+    falling = [factor(step) for step in range(20, 101)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_warmup_stable_decay_falls_in_the_last_fifth() -> None:
+    factor = with_warmup("warmup_stable_decay", 100, 0.1)
+    assert {factor(step) for step in range(10, 81)} == {1.0}
+    assert factor(90) == pytest.approx(0.5)
+
+
+def test_sums_of_an_epochs_part_are_taken_over() -> None:
+    whole, before, after = (WeightedMean(2) for _ in range(3))
+    for metric in (whole, before):
+        metric.update(torch.tensor([1.0, 4.0]), 3)
+    after.restore_sums(before.sums_of_ranks(), 0)
+    for metric in (whole, after):
+        metric.update(torch.tensor([2.0, 1.0]), 1)
+    assert torch.equal(whole.compute(), after.compute())
 
 
 def test_weighted_mean_counts_weights_and_hides_no_nan() -> None:

@@ -1,0 +1,38 @@
+"""The folder that is all one needs to use a model."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from config import Config, InputError
+from datamodules.token_datamodule import TokenDataModule
+from lightning_modules.token_prediction_module import TokenPredictionModule
+from tuning.model_folder import load_model, save_model
+
+
+@pytest.mark.parametrize("memory", ["gated", "residual"])
+def test_a_model_is_used_without_its_run(
+    memory: str, tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(tiny_config, memory=memory)
+    module = TokenPredictionModule(config, tiny_data.vocab_size)
+    module.head.set_token_counts(tiny_data.token_counts())
+    for _ in range(2):  # the second replaces the first
+        save_model(tmp_path / "model", module, tiny_data.tokenizer)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    shutil.move(tmp_path / "model", tmp_path / "elsewhere")
+
+    loaded = load_model(tmp_path / "elsewhere")
+    assert loaded.module.config == config
+    assert loaded.tokenizer.to_str() == tiny_data.tokenizer.to_str()
+    tokens = tiny_data.val_rows.tokens
+    with torch.no_grad():
+        assert torch.equal(loaded.module(tokens), module.eval()(tokens))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no model\.safetensors; it must be the `model`"):
+        load_model(tmp_path)

@@ -1,0 +1,77 @@
+"""A phase's metrics as CSV, which a continued run goes on with."""
+
+import csv
+import io
+from pathlib import Path
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from lightning_modules.whole_files import write_whole
+
+
+class MetricsFile(CSVLogger):
+    """Lightning's CSVLogger, which would delete the rows of the run that it continues.
+
+    Args:
+        run_dir: a run's folder.
+        phase: folder in it, of `metrics.csv`.
+    """
+
+    def __init__(self, run_dir: Path, phase: str) -> None:
+        super().__init__(run_dir, name="", version=phase)
+        self._writer: _ContinuedWriter | None = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._writer is None:
+            self._writer = _ContinuedWriter(log_dir=self.log_dir)
+            self._experiment = self._writer
+        return self._writer
+
+
+class _ContinuedWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as stream:
+                self.metrics_keys = next(csv.reader(stream), [])
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        _write(path, fieldnames, _rows_of(path))
+
+
+def drop_rows_after(path: Path, num_steps: int) -> None:
+    """Leaves the rows of the first steps: the others are made again.
+
+    Args:
+        path: of a metrics.csv; nothing is done where there is none.
+        num_steps: that the checkpoint has, from which training goes on.
+    """
+    if not path.is_file():
+        return
+    rows = _rows_of(path)
+    # A process that was killed may have left half a row.
+    kept = [
+        row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < num_steps
+    ]
+    if kept:
+        _write(path, list(rows[0]), kept)
+    else:
+        path.unlink()
+
+
+def _rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _write(path: Path, fieldnames: list[str], rows: list[dict[str, str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, lambda stream: stream.write(text.getvalue().encode()))
