@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import with_warmup
 from models.context_network import normalise
 from models.linear_recurrence import rotated_decayed_sum
 from models.neighbour_embedding import neighbour_embedding
@@ -245,7 +245,10 @@ def measure(text: Text, contexts: Contexts, options: Options) -> list[float]:
     def validate() -> None:
         head.eval()
         with torch.no_grad():
-            losses = [loss(rows) * len(rows) for rows in text.val_BT.split(_ROWS_AT_ONCE)]
+            losses = [
+                loss(rows) * len(rows)
+                for rows in text.val_BT.chunk(-(-len(text.val_BT) // _ROWS_AT_ONCE))
+            ]
         perplexities.append(math.exp(float(sum(losses)) / len(text.val_BT)))
         head.train()
 
@@ -273,7 +276,7 @@ def _fit(
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
     num_steps = num_epochs * -(-len(rows_BT) // batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_then_cosine(num_steps, 0.1))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, with_warmup("cosine", num_steps, 0.1))
     for _ in range(num_epochs):
         for index in torch.randperm(len(rows_BT)).split(batch_size):
             optimizer.zero_grad()

@@ -6,6 +6,7 @@ Shapes: B sequences, T tokens, C = context_dim, E = embed_dim.
 import torch
 from torch import Tensor
 
+from models.ranks import mean_over_ranks
 from models.sweeps import Network, shift_right
 
 _EVERY = 16
@@ -20,9 +21,9 @@ def contraction(
 ) -> Tensor:
     """Share of the square distance between two contexts that is left when both read one token.
 
-    Each context is compared with one half a text away (of the neighbouring row, where there is
-    one). Below 1 F contracts, and parallel solving pays: a sweep leaves the same share of an error.
-    The gradient flows to F.
+    Each context is compared with one half a text away. Below 1 F contracts, and parallel solving
+    pays: a sweep leaves the same share of an error. The gradient flows to F. Of several processes
+    that train together, it is the share over all of their contexts.
 
     Args:
         network: F.
@@ -37,10 +38,11 @@ def contraction(
     every = max(1, min(every, contexts_BTC.shape[1] // 2))
     previous_BTC = shift_right(contexts_BTC)[:, every - 1 :: every]
     embeddings_BTE = embeddings_BTE[:, every - 1 :: every]
-    others_BTC = previous_BTC.roll((1, previous_BTC.shape[1] // 2), dims=(0, 1))
+    others_BTC = previous_BTC.roll(previous_BTC.shape[1] // 2, dims=1)
     difference = network(previous_BTC, embeddings_BTE) - network(others_BTC, embeddings_BTE)
-    before = (previous_BTC - others_BTC).square().mean()
-    return difference.square().mean() / before.clamp_min(torch.finfo(before.dtype).tiny)
+    after = mean_over_ranks(difference.square().mean())
+    before = mean_over_ranks((previous_BTC - others_BTC).square().mean())
+    return after / before.clamp_min(torch.finfo(before.dtype).tiny)
 
 
 def lasting_disturbance(contraction: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_modules.schedule import warmup_then_cosine
+from lightning_modules.schedule import with_warmup
 
 _EVALUATED_TOKENS = 4_096
 """Tokens in a batch that is only evaluated."""
@@ -122,7 +122,7 @@ def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
     optimizer = AdamW(
         _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=_BETAS, fused=True
     )
-    factor = warmup_then_cosine(recipe.num_epochs * num_batches, _WARMUP_RATIO)
+    factor = with_warmup("cosine", recipe.num_epochs * num_batches, _WARMUP_RATIO)
     schedule = LambdaLR(optimizer, factor)
     order = torch.Generator().manual_seed(recipe.seed)
     best = BestEpoch(recipe.patience)
