@@ -14,6 +14,7 @@ Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Memory = Literal["residual", "gated"]
 DiversityLoss = Literal["covariance", "variance_covariance", "log_det", "dispersion"]
 Accelerator = Literal["auto", "cpu", "gpu"]
+Phase2Gradient = Literal["memory", "sweeps"]
 ContextDtype = Literal["float32", "bfloat16"]
 ContextStorage = Literal["auto", "device", "memory", "disk"]
 LrSchedule = Literal["cosine", "linear", "constant", "inverse_sqrt", "warmup_stable_decay"]
@@ -111,8 +112,13 @@ class Config:
     """Epochs of Phase 2."""
     freeze_context: bool = True
     """Compute the contexts once and train the token head alone."""
-    phase2_num_sweeps: int = 4
+    phase2_num_sweeps: int = 1
     """Sweeps that gradients flow through where the contexts are not frozen."""
+    phase2_gradient: Phase2Gradient = "memory"
+    """How far back gradients flow through contexts that are not frozen: `sweeps`, a token a sweep;
+    `memory`, over the whole text, as far as a gated memory remembers."""
+    context_learning_rate: float = 2e-3
+    """Highest learning rate of the context network in Phase 2, where it is not frozen."""
     head_embed_dim: int = 128
     """Entries of the token head's own token embedding."""
     head_hidden_dim: int = 512
@@ -202,12 +208,14 @@ _RATES = (
     "phase1_learning_rate",
     "phase1_convergence_threshold",
     "phase2_learning_rate",
+    "context_learning_rate",
 )
 _SHARES = (
     "dist_reg_weight", "phase1_min_converged_ratio", "warmup_ratio", "identity_mapping_threshold",
     "min_token_sensitivity", "min_effective_rank", "neighbour_share",
 )  # fmt: skip
 _CHOICES = {
+    "phase2_gradient": ("memory", "sweeps"),
     "precision": ("32-true", "bf16-mixed", "64-true"),
     "accelerator": ("auto", "cpu", "gpu"),
     "memory": ("residual", "gated"),

@@ -6,7 +6,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from config import Config
@@ -37,7 +37,8 @@ class TokenPredictionModule(L.LightningModule):
     """Trains the token head on contexts, and with `freeze_context` off the context network too.
 
     Frozen contexts are computed once, when fitting starts, and never again. Otherwise the last
-    `phase2_num_sweeps` sweeps of every step carry gradients to F and to its embedding.
+    `phase2_num_sweeps` sweeps of every step carry gradients to F and to its embedding, and with
+    `phase2_gradient` "memory" the last of them over the whole text.
     """
 
     def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:
@@ -129,17 +130,13 @@ class TokenPredictionModule(L.LightningModule):
         self._log_perplexity(self.test_mean_loss, names.TEST_LOSS, names.TEST_PPL)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups = [
-            {
-                "params": [p for p in trained if p.ndim > 1],
-                "weight_decay": self.config.weight_decay,
-            },
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        config = self.config
         optimizer = AdamW(
-            groups,
-            lr=self.config.phase2_learning_rate,
+            [
+                *_decayed_groups(self.head, config.phase2_learning_rate, config.weight_decay),
+                *_decayed_groups(self.network, config.context_learning_rate, config.weight_decay),
+            ],
+            lr=config.phase2_learning_rate,
             betas=(0.9, 0.99),
             fused=True,
         )
@@ -175,7 +172,10 @@ class TokenPredictionModule(L.LightningModule):
     def _contexts_with_gradient(self, tokens_BT: Tensor) -> Tensor:
         embeddings_BTE = self.network.embed(tokens_BT)
         return solve_rows(
-            self.network, embeddings_BTE, num_gradient_sweeps=self.config.phase2_num_sweeps
+            self.network,
+            embeddings_BTE,
+            num_gradient_sweeps=self.config.phase2_num_sweeps,
+            carry=self.config.phase2_gradient == "memory",
         )
 
     def _contexts_of(self, rows: TokenRows) -> ContextStore:
@@ -192,3 +192,18 @@ class TokenPredictionModule(L.LightningModule):
         mean_loss.reset()
         self.log(loss_name, loss)
         self.log(perplexity_name, loss.exp())
+
+
+def _decayed_groups(
+    module: nn.Module, learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Parameter groups of what is trained of a module: matrices decay, all else does not."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    others = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups = [(matrices, weight_decay), (others, 0.0)]
+    return [
+        {"params": weights, "lr": learning_rate, "weight_decay": decay}
+        for weights, decay in groups
+        if weights
+    ]

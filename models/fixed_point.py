@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.solver_cost import plan
-from models.sweeps import LinearMemory, Network, sweep
+from models.sweeps import LinearMemory, Network, carry_gradient, sweep
 from models.windows import Outcome, rounding_unit, scan, solve_by_windows
 
 Method = Literal["auto", "scan", "sweeps", "blocks", "quasi_newton"]
@@ -53,6 +53,7 @@ def solve(
     method: Method = "auto",
     initial: Tensor | None = None,
     num_gradient_sweeps: int = 0,
+    carry: bool = False,
 ) -> FixedPointResult:
     """Computes the contexts of a text.
 
@@ -77,6 +78,8 @@ def solve(
         initial: (B, C), the context left of the first position; zeros where None.
         num_gradient_sweeps: sweeps that are added to the solution and carry gradients to F, to
             the embeddings and to `initial`; with 0 no gradient is built.
+        carry: hand the gradient of the last of them on over the whole text; see
+            `models.sweeps.carry_gradient`.
 
     Raises:
         ValueError: `max_sweeps`, `tolerance` or `num_gradient_sweeps` is out of its range, the
@@ -91,12 +94,21 @@ def solve(
     with torch.no_grad():
         result = _solve(network, embeddings, initial, tolerance, max_sweeps, method)
     contexts = result.contexts
+    before = contexts
     for _ in range(num_gradient_sweeps):
-        contexts = sweep(network, contexts, embeddings, initial)
+        before, contexts = contexts, sweep(network, contexts, embeddings, initial)
+    if carry and num_gradient_sweeps > 0:
+        contexts = carry_gradient(network, before, contexts, embeddings)
     return result._replace(contexts=contexts)
 
 
-def solve_rows(network: Network, embeddings_BTE: Tensor, *, num_gradient_sweeps: int = 0) -> Tensor:
+def solve_rows(
+    network: Network,
+    embeddings_BTE: Tensor,
+    *,
+    num_gradient_sweeps: int = 0,
+    carry: bool = False,
+) -> Tensor:
     """The contexts (B, T, C) of texts that start from nothing, as exact as is useful."""
     # Root mean square 1e-4, or what the arithmetic allows where that is less precise.
     tolerance = max(1e-8, (8 * rounding_unit(embeddings_BTE)) ** 2)
@@ -106,6 +118,7 @@ def solve_rows(network: Network, embeddings_BTE: Tensor, *, num_gradient_sweeps:
         tolerance=tolerance,
         max_sweeps=embeddings_BTE.shape[1],
         num_gradient_sweeps=num_gradient_sweeps,
+        carry=carry,
     ).contexts
 
 

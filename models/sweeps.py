@@ -70,6 +70,31 @@ def quasi_newton_step(
     return _with_moments_of(swept_BTC, contexts_BTC + change_BTC)
 
 
+def carry_gradient(
+    network: Network, contexts_BTC: Tensor, swept_BTC: Tensor, embeddings_BTE: Tensor
+) -> Tensor:
+    """A solution (B, T, C), swept once, whose gradient also reaches what was written long before.
+
+    A sweep's gradient goes back one token: contexts before it are given. Where the network says how
+    much of a context it `keep`s, the gradient is handed back over the whole text, as
+    `quasi_newton_step` hands changes on: the implicit gradient of the fixed point with the linear part
+    of the Jacobian (Bai et al., arXiv 1909.01377; inexact: Geng et al., arXiv 2111.05177). Values
+    are those of `contexts_BTC`, up to what is left of its residual. A network that does not say gets
+    the sweep as it is.
+
+    Args:
+        network: F.
+        contexts_BTC: (B, T, C), solved; no gradient flows to it.
+        swept_BTC: (B, T, C), after a sweep of it.
+        embeddings_BTE: (B, T, E).
+    """
+    if not isinstance(network, LinearMemory):
+        return swept_BTC
+    keep_BT = network.keep(embeddings_BTE).detach()
+    contexts_BTC = contexts_BTC.detach()
+    return contexts_BTC + rotated_decayed_sum(keep_BT, swept_BTC - contexts_BTC)
+
+
 def _with_moments_of(swept_BTC: Tensor, corrected_BTC: Tensor) -> Tensor:
     """The corrected contexts with each position's mean and length as F has just made them.
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.fixed_point import solve
+from models.fixed_point import solve, solve_rows
 from models.gated_network import GatedContextNetwork
 from models.sweeps import residuals, sweep
 
@@ -173,3 +173,38 @@ def test_a_network_without_linear_memory_is_swept() -> None:
         Halving(), torch.randn(2, 9, 4), tolerance=1e-9, max_sweeps=9, method="quasi_newton"
     )
     assert result.method == "sweeps"
+
+
+@pytest.mark.parametrize("reads_context", [False, True])
+def test_a_carried_gradient_is_nearly_that_through_all_tokens(reads_context: bool) -> None:
+    """Through as many sweeps as there are tokens it is exact; through one, it goes back one token."""
+    network = make_network(context_dim=256, update_scale=0.4)
+    if not reads_context:
+        torch.nn.init.zeros_(network.layers[0].get_parameter("context_weight"))
+    tokens = random_tokens(2, 30)
+    direction = torch.randn(2, 256, dtype=torch.float64)
+
+    def slope(num_gradient_sweeps: int, carry: bool) -> tuple[Tensor, Tensor]:
+        contexts = solve_rows(
+            network, network.embed(tokens), num_gradient_sweeps=num_gradient_sweeps, carry=carry
+        )
+        loss = (contexts[:, -1] * direction).sum()
+        (gradient,) = torch.autograd.grad(loss, network.embedding.weight)
+        return contexts.detach(), gradient.flatten()
+
+    exact_contexts, exact = slope(30, False)
+    contexts, carried = slope(1, True)
+    _, one_sweep = slope(1, False)
+    torch.testing.assert_close(contexts, exact_contexts, rtol=0, atol=1e-3)
+    assert torch.cosine_similarity(carried, exact, dim=0) > 0.95
+    assert torch.cosine_similarity(one_sweep, exact, dim=0) < 0.6
+
+
+def test_no_gradient_is_carried_to_the_past_from_the_future() -> None:
+    network = make_network()
+    tokens = random_tokens(1, 12)
+    embeddings = network.embed(tokens).detach().requires_grad_()
+    contexts = solve_rows(network, embeddings, num_gradient_sweeps=1, carry=True)
+    (slope,) = torch.autograd.grad(contexts[:, 5].sum() + contexts[:, 5].square().sum(), embeddings)
+    assert slope[:, 6:].eq(0).all()
+    assert slope[:, :6].ne(0).any(dim=-1).all()
