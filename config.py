@@ -68,8 +68,8 @@ class Config:
     embed_dim: int = 256
     """Entries of a token embedding as the context network reads it (E)."""
     memory: Memory = "gated"
-    """How a context is carried on: `residual` adds an update to it; `gated` also rotates it, and
-    lets a token overwrite more of it the rarer the token is."""
+    """How a context is carried on: `residual` adds an update to it; `gated` also rotates it, learns how
+    much tokens overwrite, and lets rare ones overwrite more."""
     update_scale: float = 0.7
     """Factor on the update of the context; smaller remembers longer. A gated memory only starts with
     it: how much it overwrites is learnt."""
