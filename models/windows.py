@@ -21,7 +21,8 @@ _STRIDE_SHARE = 8
 """A window moves on when this part of it has settled: less often, and copies would cost more."""
 _TRUSTED_SWEEPS = 64
 """A position that is exact because as many sweeps have passed from its left says nothing about
-whether F contracts, and rounding errors may have grown: beyond this number they are looked at."""
+whether F contracts, and rounding errors may have grown: beyond this number they are looked at. Of
+arithmetic that is coarser than float32 fewer are trusted, by its bits: errors grow by a factor a sweep."""
 
 
 _SAFETY = 2.0
@@ -103,7 +104,8 @@ def solve_by_windows(
             num_updates += state.width
             state.update()
     contexts_BTC = state.result(best=outcome != "converged")
-    if outcome == "converged" and len(trace) - 1 > min(_TRUSTED_SWEEPS, num_positions // 2):
+    num_trusted = min(_trusted_sweeps(embeddings_BTE), num_positions // 2)
+    if outcome == "converged" and len(trace) - 1 > num_trusted:
         # As many sweeps as this cost far more than a scan does.
         distance = residuals(scan(network, embeddings_BTE, initial_BC), contexts_BTC).max()
         outcome = "converged" if bool(distance < tolerance) else "amplified_rounding"
@@ -231,6 +233,11 @@ def rounding_unit(values: Tensor) -> float:
     device = values.device.type
     lowered = torch.is_autocast_enabled(device) and values.dtype == torch.float32
     return torch.finfo(torch.get_autocast_dtype(device) if lowered else values.dtype).eps
+
+
+def _trusted_sweeps(values: Tensor) -> float:
+    bits = math.log2(rounding_unit(values)) / math.log2(torch.finfo(torch.float32).eps)
+    return _TRUSTED_SWEEPS * min(1.0, bits)
 
 
 def _precise(values: Tensor) -> Tensor:
