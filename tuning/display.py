@@ -81,15 +81,21 @@ def outcome(trial: FrozenTrial) -> str:
 
 
 def describe_phase1(metrics: Mapping[str, Tensor], context_dim: int) -> str:
-    """`effective rank 650.2/768 (84.7%), converged 3.1%, |cos| 0.87`, of these what is measured."""
-    if names.PHASE1_CONVERGED_RATIO not in metrics:
-        return "no sweep validated"
-    converged = f"converged {100 * float(metrics[names.PHASE1_CONVERGED_RATIO]):.1f}%"
-    if names.PHASE1_EFFECTIVE_RANK not in metrics:
-        return converged
-    rank = format_rank(float(metrics[names.PHASE1_EFFECTIVE_RANK]), context_dim)
-    cosine = float(metrics[names.PHASE1_CONTEXT_COSINE])
-    return f"effective rank {rank}, {converged}, |cos| {cosine:.3f}"
+    """`effective rank 650.2/768 (84.7%), converged 3.1%, |cos| 0.87`, of these what is measured.
+
+    A sweep that is stopped has measured any of them.
+    """
+
+    def rank(value: float) -> str:
+        return f"effective rank {format_rank(value, context_dim)}"
+
+    formats: dict[str, Callable[[float], str]] = {
+        names.PHASE1_EFFECTIVE_RANK: rank,
+        names.PHASE1_CONVERGED_RATIO: "converged {:.1%}".format,
+        names.PHASE1_CONTEXT_COSINE: "|cos| {:.3f}".format,
+    }
+    measured = [show(float(metrics[name])) for name, show in formats.items() if name in metrics]
+    return ", ".join(measured) or "no sweep validated"
 
 
 def describe_phase2(metrics: Mapping[str, Tensor]) -> str:

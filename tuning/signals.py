@@ -10,6 +10,7 @@ _DIVISIBLE = ("tuning", "lightning")
 _RETRY_SECONDS = 0.02
 
 _put_off: threading.Timer | None = None
+_raised: KeyboardInterrupt | None = None
 
 
 class Terminated(KeyboardInterrupt):
@@ -18,12 +19,14 @@ class Terminated(KeyboardInterrupt):
 
 def listen_for_signals() -> None:
     """Makes SIGINT and SIGTERM raise `KeyboardInterrupt`, but never amid a write of the study."""
+    global _raised
+    _raised = None
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    global _put_off
+    global _put_off, _raised
     if is_indivisible(frame):
         # Raised there, it could leave a transaction open, and with it a locked database.
         main = threading.main_thread().ident
@@ -32,7 +35,20 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
         return
     _put_off = None
     interrupt = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-    raise interrupt(f"signal {signum} in process {os.getpid()}")
+    _raised = interrupt(f"signal {signum} in process {os.getpid()}")
+    raise _raised
+
+
+def raise_if_lost() -> None:
+    """Raises a signal's exception again that was raised since this was last called.
+
+    What runs between may have swallowed it, or have raised another one while it cleaned up; in a
+    `finally`, this takes the other one's place, which stays its context.
+    """
+    global _raised
+    raised, _raised = _raised, None
+    if raised is not None:
+        raise raised
 
 
 def await_put_off() -> None:

@@ -26,7 +26,8 @@ def time_limit(deadline: float | None, error: Exception) -> Iterator[None]:
     """Raises `error` in the block once the time has come; at the latest when an operation returns.
 
     By a timer of the operating system, so that waiting for a file or a lock ends too, and not
-    amid a write of the study. Raised again every second in case a library swallows it.
+    amid a write of the study. Raised again every second in case a library swallows it, and at the
+    block's end where something else was raised meanwhile.
 
     Args:
         deadline: on the clock of `time.monotonic`, in seconds; None sets no limit.
@@ -36,10 +37,14 @@ def time_limit(deadline: float | None, error: Exception) -> Iterator[None]:
         yield
         return
 
+    has_come = False
+
     def ring(signum: int, frame: FrameType | None) -> None:
         if is_indivisible(frame):
             signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS, _AGAIN_SECONDS)
             return
+        nonlocal has_come
+        has_come = True
         raise error
 
     before = signal.signal(signal.SIGALRM, ring)
@@ -50,3 +55,5 @@ def time_limit(deadline: float | None, error: Exception) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if has_come:
+            raise error

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from config import Config, InputError
 from lightning_modules.whole_files import WholeCheckpointIO
 from tuning.run_options import RunOptions, processes_of
-from tuning.signals import await_put_off
+from tuning.signals import await_put_off, raise_if_lost
 
 NO_LOGGER: list[Logger] = []
 
@@ -75,6 +75,7 @@ def fit_phase(
         raise
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first Ctrl-C on
+        raise_if_lost()
     return trainer
 
 

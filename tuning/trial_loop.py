@@ -11,6 +11,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning.signals import raise_if_lost
 from tuning.storage import (
     fail_silent_trials,
     queue_again,
@@ -203,6 +204,7 @@ class _Loop:
                 callbacks=[self._ended],
                 gc_after_trial=True,
             )
+            raise_if_lost()
         except KeyboardInterrupt:
             if self.running is not None:
                 trial = self._frozen(self.running)
@@ -218,16 +220,10 @@ class _Loop:
     def _limited(self, trial: optuna.Trial) -> float:
         self.running = trial.number
         try:
-            trial.set_user_attr(WORKER, name_of(os.getpid()))
-            trials = self.study.get_trials(deepcopy=False)
-            place = self.quota.place_of(trials[trial.number], trials)
-            if place is None:
-                trial.set_user_attr(INTERRUPTED, SURPLUS)
-                raise _Surplus
-            deadline, over = self._next_limit()
-            with time_limit(deadline, over):
-                self.follower.started(self.study, trial, place)
-                return self.objective(trial)
+            try:
+                return self._placed(trial)
+            finally:
+                raise_if_lost()
         except TimeoutReached:
             trial.set_user_attr(INTERRUPTED, TIMEOUT)
             raise
@@ -237,6 +233,18 @@ class _Loop:
         except KeyboardInterrupt:
             trial.set_user_attr(INTERRUPTED, SIGNAL)
             raise
+
+    def _placed(self, trial: optuna.Trial) -> float:
+        trial.set_user_attr(WORKER, name_of(os.getpid()))
+        trials = self.study.get_trials(deepcopy=False)
+        place = self.quota.place_of(trials[trial.number], trials)
+        if place is None:
+            trial.set_user_attr(INTERRUPTED, SURPLUS)
+            raise _Surplus
+        deadline, over = self._next_limit()
+        with time_limit(deadline, over):
+            self.follower.started(self.study, trial, place)
+            return self.objective(trial)
 
     def _next_limit(self) -> tuple[float | None, Exception]:
         end, seconds = self.limits

@@ -178,7 +178,8 @@ def test_a_signal_leaves_no_running_trial_and_a_report(
     import optuna
 
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    endless = ["--n-trials", "1000", "--storage", url, "--output", str(tmp_path / "best.py")]
+    endless = ["--n-trials", "1000", "--timeout", "100"]  # where the signal is lost
+    endless += ["--storage", url, "--output", str(tmp_path / "best.py")]
     process = subprocess.Popen(
         command("optimize.py", *TINY, *cache, *endless, "--phase2-epochs", "20"),
         cwd=tmp_path,

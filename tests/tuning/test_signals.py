@@ -1,5 +1,6 @@
 """Signals, wherever in a study they arrive."""
 
+import contextlib
 import itertools
 import signal
 import time
@@ -13,7 +14,7 @@ import optuna
 import pytest
 import sqlalchemy
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -21,6 +22,7 @@ from config import Config
 from tuning import signals
 from tuning.storage import open_storage
 from tuning.training import NO_LOGGER, fit_phase
+from tuning.trial_loop import NO_LIMITS, Total, run_trials
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,7 @@ def _handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signals.listen_for_signals()
     yield
+    signals.listen_for_signals()  # forgets what a test raised
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -37,6 +40,14 @@ def _objective(trial):  # type: ignore[no-untyped-def]
     trial.report(trial.suggest_float("x", 0, 1), 0)
     time.sleep(0.05)
     return 0.0
+
+
+class Idle(L.LightningModule):
+    def training_step(self, batch: Tensor) -> None:
+        pass
+
+    def configure_optimizers(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -78,12 +89,9 @@ def test_a_signal_outside_of_the_study_is_raised_at_once() -> None:
 def test_a_signal_amid_a_write_that_lightning_sees_first() -> None:
     """Lightning ends the training with an exit code of 0 by itself."""
 
-    class Empty(L.LightningModule):
+    class Empty(Idle):
         def training_step(self, batch: Tensor) -> None:
             write()
-
-        def configure_optimizers(self) -> None:
-            pass
 
     code = compile("def write(): signal.raise_signal(signal.SIGTERM)", "", "exec")
     room = {"__name__": "optuna.storages", "signal": signal}
@@ -112,3 +120,53 @@ def test_a_signal_in_a_finaliser_is_raised_after_it() -> None:
         del made
         time.sleep(60)
     assert ended
+
+
+def test_an_exception_of_the_clean_up_does_not_hide_a_signal() -> None:
+    """Lightning calls its callbacks while the signal's exception ends the training."""
+
+    class Failing(L.Callback):
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        def on_exception(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+        ) -> None:
+            raise KeyError("a figure that is not there yet")
+
+    data = L.LightningDataModule.from_datasets(TensorDataset(torch.zeros(4)))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        fit_phase(
+            Idle(), data, config=Config(accelerator="cpu"), num_epochs=1, logger=NO_LOGGER,
+            callbacks=[Failing()],
+        )  # fmt: skip
+    assert isinstance(raised.value.__context__, KeyError)
+    signals.raise_if_lost()  # it is raised again once
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("instead", [None, ValueError("clean-up"), optuna.TrialPruned()])
+def test_a_swallowed_signal_ends_the_study(sent: signal.Signals, instead: Exception | None) -> None:
+    """What swallows it returns a value or raises something else."""
+
+    class Follower:
+        def started(self, study: optuna.Study, trial: optuna.Trial, place: int) -> None:
+            pass
+
+        def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
+            pass
+
+    def objective(trial: optuna.Trial) -> float:
+        with contextlib.suppress(KeyboardInterrupt):
+            raise_in_project()
+        if instead is not None:
+            raise instead
+        return trial.suggest_float("x", 0, 1)
+
+    room = {"__name__": "tuning.objective", "signal": signal, "sent": sent}
+    raise_in_project = FunctionType(compile("signal.raise_signal(sent)", "", "exec"), room)
+    study = optuna.create_study()
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run_trials(study, objective, Total(3), NO_LIMITS, Follower())
+    assert isinstance(raised.value, signals.Terminated) == (sent == signal.SIGTERM)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]

@@ -37,3 +37,14 @@ def test_what_ends_in_time_is_left_alone() -> None:
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 500
     with time_limit(None, TimeoutReached()):
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_exception_of_the_clean_up_does_not_hide_it() -> None:
+    def library() -> None:
+        try:
+            threading.Event().wait(600)
+        finally:
+            raise KeyError
+
+    with pytest.raises(TimeoutReached), time_limit(time.monotonic() + 0.05, TimeoutReached()):
+        library()
