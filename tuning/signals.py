@@ -3,10 +3,13 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType
 
 _WHOLE = ("optuna", "sqlalchemy")
 _DIVISIBLE = ("tuning", "lightning")
+_PASSED_OVER = "tuning.storage"
+"""Wraps Optuna's transactions and is called amid them: as indivisible as what called it."""
 _RETRY_SECONDS = 0.02
 
 _put_off: threading.Timer | None = None
@@ -64,10 +67,16 @@ def is_indivisible(frame: FrameType | None) -> bool:
     what these call.
     """
     while frame is not None:
-        room = frame.f_globals.get("__name__", "").partition(".")[0]
+        name = frame.f_globals.get("__name__", "")
+        room = name.partition(".")[0]
         if frame.f_code.co_name == "__del__" or room in _WHOLE:
             return True
-        if room in _DIVISIBLE:
+        if room in _DIVISIBLE and name != _PASSED_OVER:
             return False
         frame = frame.f_back
     return False
+
+
+def sleep(seconds: float) -> None:
+    """Waits where a signal may end the wait, though Optuna called for it."""
+    time.sleep(seconds)

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 
 from config import InputError
+from tuning import signals
 
 HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 120
@@ -61,7 +62,7 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                         _first_line(cause),
                         _PATIENCE_SECONDS - away,
                     )
-                time.sleep(pause)
+                signals.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     return call

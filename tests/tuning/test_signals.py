@@ -3,10 +3,11 @@
 import contextlib
 import itertools
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import cast
 
 import lightning as L
@@ -57,7 +58,6 @@ def test_no_signal_amid_a_write_harms_the_study(
 ) -> None:
     """One study for every statement that a trial sends to its database."""
     storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
-    study = optuna.create_study(storage=storage)
     executed = itertools.count()
 
     def interrupt(*_: object) -> None:
@@ -66,16 +66,46 @@ def test_no_signal_amid_a_write_harms_the_study(
             signal.raise_signal(sent)
 
     sqlalchemy.event.listen(storage.engine, "before_cursor_execute", interrupt)  # type: ignore[attr-defined]
+    check_that_the_signal_harms_nothing(storage, sent)
 
+
+@pytest.mark.parametrize("event", range(0, 200, 8))
+def test_no_signal_about_a_transaction_harms_the_study(tmp_path: Path, event: int) -> None:
+    """In the project's own functions that wrap transactions, or are called as they begin."""
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    events = itertools.count()
+
+    def interrupt(frame: FrameType, *_: object) -> None:
+        if frame.f_globals.get("__name__") == "tuning.storage" and next(events) == event:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    before = sys.getprofile()
+    try:
+        sys.setprofile(interrupt)
+        check_that_the_signal_harms_nothing(storage, signal.SIGINT)
+    finally:
+        sys.setprofile(before)
+
+
+def check_that_the_signal_harms_nothing(
+    storage: optuna.storages.BaseStorage, sent: signal.Signals
+) -> None:
+    """Runs a study that a signal interrupts, and goes on with it."""
     # As if it stood in the room of the project's own objective.
     objective = FunctionType(_objective.__code__, {"__name__": "tuning.objective", "time": time})
     try:
+        study = optuna.create_study(storage=storage, study_name="interrupted")
         study.optimize(objective, n_trials=3)
     except KeyboardInterrupt as interrupted:
         assert isinstance(interrupted, signals.Terminated) == (sent == signal.SIGTERM)  # noqa: PT017
     else:
         pytest.fail("the signal was lost")
-    again = optuna.load_study(study_name=study.study_name, storage=open_storage(str(storage.url)))  # type: ignore[attr-defined]
+    again = optuna.create_study(
+        study_name="interrupted",
+        storage=open_storage(str(storage.url)),
+        load_if_exists=True,  # type: ignore[attr-defined]
+    )
     assert TrialState.RUNNING not in {trial.state for trial in again.trials}
     again.optimize(objective, n_trials=1)
     assert again.trials[-1].state == TrialState.COMPLETE
