@@ -70,7 +70,7 @@ class Config:
     memory: Memory = "gated"
     """How a context is carried on: `residual` adds an update to it; `gated` also rotates it, learns how
     much tokens overwrite, and lets rare ones overwrite more."""
-    update_scale: float = 0.7
+    update_scale: float = 1.0
     """Factor on the update of the context; smaller remembers longer. A gated memory only starts with
     it: how much it overwrites is learnt."""
     gate_damping: float = 0.25
@@ -78,13 +78,13 @@ class Config:
     all overwrite alike, 0.5 and all frequent tokens have equal parts in the contexts."""
 
     # Phase 1
-    dist_reg_weight: float = 0.25
+    dist_reg_weight: float = 0.55
     """Weight w of diversity; convergence has 1 - w. This is what the study tunes."""
     diversity_loss: DiversityLoss = "log_det"
     """What measures diversity: the distance of the contexts' `covariance` from the identity,
     VICReg's `variance_covariance`, the `log_det` of their second moments, which weighs empty
     directions most, or their `dispersion` around the mean, which is blind to directions."""
-    contraction_weight: float = 0.003
+    contraction_weight: float = 0.012
     """Weight, within convergence, of what a disturbance of a context leaves in all later ones. Larger
     makes contexts forget sooner; 0 leaves it out."""
     neighbour_share: float = 0.7

@@ -50,8 +50,8 @@ class StudyOptions:
     """Processes that share the study on this machine, each with its part of the cores or a GPU of
     its own; `auto` takes one for every GPU, or for every core."""
     tune: str = "dist_reg_weight"
-    """What is tuned, separated by commas: dist_reg_weight, phase1_learning_rate, ema_momentum,
-    phase1_convergence_threshold."""
+    """What is tuned, separated by commas: dist_reg_weight, contraction_weight, neighbour_share,
+    phase1_learning_rate, ema_momentum, phase1_convergence_threshold."""
     range: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Another range for what is tuned, as phase1_learning_rate=1e-4:1e-2:log (or :linear); once for
     each parameter."""

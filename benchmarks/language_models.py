@@ -5,10 +5,10 @@
     python benchmarks/language_models.py --table
 
 For each number of tokens, of parameters and each model: the width that has that many parameters;
-an Optuna study (TPE) over learning rate, dropout and weight decay (for ours: Phase 2's learning
-rate, dropout and, where there is a Phase 1, dist-reg-weight), judged by validation perplexity; then
-a training under each seed with the best values, judged on the test split's rows. Every training
-keeps its best epoch by validation.
+an Optuna study (TPE) over learning rate, dropout and weight decay (for ours those of Phase 2, and
+dist-reg-weight where there is a Phase 1), judged by validation perplexity; then a training under
+each seed with the best values, judged on the test split's rows. Every training keeps its best epoch
+by validation.
 
 Finished trainings stand in --records, a line each, and the studies in a database beside it: the
 same command goes on where it was left and repeats nothing. --table prints what is there.

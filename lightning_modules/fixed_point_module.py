@@ -21,6 +21,7 @@ from lightning_modules.settings import (
     clip_gradients,
     context_network,
     context_store,
+    gate_parameters,
     phase1_parameters,
 )
 from models.context_network import normalise
@@ -184,6 +185,13 @@ class FixedPointModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.restore_contexts(checkpoint["contexts"])
         self.figures.restore_sums(checkpoint["epoch_sums"], self.global_rank)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.current_epoch == 0:
+            # Of contexts that are still zero F keeps none, whatever its gates: their gradient is
+            # rounding, of which Adam makes full steps, and a long text has many.
+            for gate in gate_parameters(self.network):
+                gate.grad = None
 
     def configure_gradient_clipping(
         self,

@@ -64,11 +64,16 @@ def context_store(config: Config, num_rows: int, weight: Tensor, num_sharing: in
 
 def phase1_parameters(network: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
     """Parameter groups of Phase 1's optimiser: F's layers, and the scale of its gates."""
-    gates = [weight for weight in network.parameters(recurse=False) if weight.ndim == 0]
+    gates = gate_parameters(network)
     groups: list[dict[str, Any]] = [{"params": list(network.get_submodule("layers").parameters())}]
     if gates:
         groups.append({"params": gates, "lr": _GATE_RATE * learning_rate})
     return groups
+
+
+def gate_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """What all gates of F share: their scale, if it has gates."""
+    return [weight for weight in network.parameters(recurse=False) if weight.ndim == 0]
 
 
 def clip_gradients(optimizer: Optimizer, largest_norm: float | None) -> None:

@@ -27,6 +27,8 @@ TUNABLE: Mapping[str, Range] = MappingProxyType(
         # The diversity loss starts ten times larger than the residual, and the weights between
         # which they change places span two decades.
         "dist_reg_weight": Range(0.01, 0.99, log=True),
+        "contraction_weight": Range(1e-3, 1e-1, log=True),
+        "neighbour_share": Range(0.0, 1.0, log=False),
         "phase1_learning_rate": Range(3e-5, 3e-3, log=True),
         # 0 is a value of its own: the statistics of the batch alone.
         "ema_momentum": Range(0.0, 0.999, log=False),

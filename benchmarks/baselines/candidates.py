@@ -40,7 +40,14 @@ _FIRST: Mapping[str, dict[str, float]] = types.MappingProxyType(
     }
 )
 _OURS_RANGES: Mapping[str, Range] = types.MappingProxyType(
-    {"phase2_learning_rate": Range(3e-4, 3e-2, log=True), "dropout": _DROPOUT}
+    {
+        "phase2_learning_rate": Range(1e-3, 3e-2, log=True),
+        "dropout": _DROPOUT,
+        "weight_decay": _WEIGHT_DECAY,
+    }
+)
+_OURS_FIRST: Mapping[str, float] = types.MappingProxyType(
+    {"phase2_learning_rate": 8e-3, "dropout": 0.1, "weight_decay": 1.0, "dist_reg_weight": 0.02}
 )
 
 
@@ -134,9 +141,7 @@ class Ours:
             dataclasses.replace(task.config, **task.overrides, phase2_epochs=task.num_epochs),
             tuple(task.overrides), task.datamodule.vocab_size, task.target,
         )  # fmt: skip
-        self.first: Mapping[str, float] = {
-            name: getattr(self._config, name) for name in self.ranges
-        }
+        self.first: Mapping[str, float] = {name: _OURS_FIRST[name] for name in self.ranges}
 
     def train(self, values: Mapping[str, float], seed: int) -> Training:
         config = dataclasses.replace(self._config, **values, random_seed=seed)  # type: ignore[arg-type]  # all are float

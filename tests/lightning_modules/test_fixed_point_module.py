@@ -47,6 +47,13 @@ def test_weights_move(tiny_config: Config, tiny_data: TokenDataModule) -> None:
     assert scales[0] != scales[1]
 
 
+def test_gates_wait_for_contexts(tiny_config: Config, tiny_data: TokenDataModule) -> None:
+    """Of contexts that are zero gates keep nothing: in the first sweep their gradient is rounding."""
+    module, _ = fit(tiny_config, tiny_data, num_epochs=1)
+    scale = float(module.network.get_parameter("log_scale").exp())
+    assert scale == pytest.approx(tiny_config.update_scale)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_embeddings_come_from_the_training_text_and_are_not_trained(
     tiny_config: Config, tiny_data: TokenDataModule, share: float

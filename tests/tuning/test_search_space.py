@@ -25,7 +25,7 @@ def test_names_and_ranges() -> None:
     ("tune", "given", "message"),
     [
         ("dist_reg_wait", [], r"did you mean dist_reg_weight\?"),
-        ("", [], "'' cannot be tuned; these can: dist_reg_weight, phase1_learning_rate"),
+        ("", [], "'' cannot be tuned; these can: dist_reg_weight, contraction_weight"),
         ("dropout", [], "'dropout' cannot be tuned"),
         ("ema_momentum,ema_momentum", [], "names 'ema_momentum' twice"),
         ("ema_momentum", ["dist_reg_weight=0.1:0.2"], "that is not tuned; add it to --tune"),
