@@ -42,6 +42,7 @@ from torch import Tensor
 
 import command_line
 from benchmarks.baselines.candidates import Candidate, Task, candidate
+from benchmarks.baselines.curves import draw_curves
 from benchmarks.baselines.generation import Generator, milliseconds_a_token
 from benchmarks.baselines.kneser_ney import KneserNey, KneserNeyGenerator
 from benchmarks.baselines.ours import Overrides, parse_overrides
@@ -92,6 +93,8 @@ class Options:
     """File of finished trainings; the studies are beside it, in a file that ends with .db."""
     table: bool = False
     """Print the table of what is in --records, and train nothing."""
+    plot: Path | None = None
+    """PNG to draw the learning curves of --records to, the first seed of each model's."""
     long_position: int = 100_000
     """Position in a text at which generation is timed, beside 100."""
     device: str = "cpu"
@@ -155,6 +158,8 @@ def main() -> int:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         cells = _measure(options, overrides, device)
     print("\n".join(table_lines(cells, MODELS)))
+    if options.plot is not None:
+        draw_curves(cells).savefig(options.plot, dpi=150)
     return 0
 
 
@@ -264,7 +269,7 @@ class Comparison:
             "val_loss": training.val_loss, "seconds": training.seconds,
             "tokens_per_second": self.num_tokens * training.num_passes / training.seconds,
             "best_epoch": training.best_epoch, "num_epochs": training.num_epochs,
-            "values": dict(values),
+            "values": dict(values), "curve": training.curve,
         })  # fmt: skip
 
     def _store(

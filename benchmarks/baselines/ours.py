@@ -145,7 +145,7 @@ def train_ours(
         logger=NO_LOGGER, callbacks=[_EarlyStopping(best)],
     )  # fmt: skip
     module.contexts = module.val_contexts = None
-    return best.training(module, num_sweeps + best.num_epochs, time.monotonic() - start)
+    return best.training(module, num_sweeps + best.num_epochs, start)
 
 
 class _EarlyStopping(L.Callback):

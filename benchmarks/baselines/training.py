@@ -59,7 +59,8 @@ class Training(NamedTuple):
     """model: as it was after the best epoch. val_loss: nats a token then.
 
     best_epoch, num_epochs: counted from 1. num_passes: over the training rows, those before the
-    first epoch included. seconds: wall time, validations included.
+    first epoch included. seconds: wall time, validations included. curve: of each epoch, seconds
+    since the start and nats a token.
     """
 
     model: nn.Module
@@ -68,6 +69,7 @@ class Training(NamedTuple):
     num_epochs: int
     num_passes: int
     seconds: float
+    curve: list[tuple[float, float]]
 
 
 class BestEpoch:
@@ -77,8 +79,12 @@ class BestEpoch:
         self.patience = patience
         self.val_loss = math.inf
         self.epoch = 0
-        self.num_epochs = 0
+        self.curve: list[tuple[float, float]] = []
         self.weights: dict[str, Tensor] = {}
+
+    @property
+    def num_epochs(self) -> int:
+        return len(self.curve)
 
     @property
     def is_over(self) -> bool:
@@ -94,15 +100,25 @@ class BestEpoch:
             raise FloatingPointError(
                 f"validation loss {val_loss} after epoch {self.num_epochs + 1}"
             )
-        self.num_epochs += 1
+        self.curve.append((time.monotonic(), val_loss))
         if val_loss < self.val_loss:
             self.val_loss, self.epoch = val_loss, self.num_epochs
             self.weights = copy.deepcopy(model.state_dict())
 
-    def training(self, model: nn.Module, num_passes: int, seconds: float) -> Training:
-        """What it came to; the model gets the weights of the best epoch back."""
+    def training(self, model: nn.Module, num_passes: int, start: float) -> Training:
+        """What it came to; the model gets the weights of the best epoch back.
+
+        Args:
+            model: that was trained.
+            num_passes: over the training rows.
+            start: of the training, on the clock of `time.monotonic`.
+        """
+        seconds = time.monotonic() - start
         model.load_state_dict(self.weights)
-        return Training(model, self.val_loss, self.epoch, self.num_epochs, num_passes, seconds)
+        return Training(
+            model, self.val_loss, self.epoch, self.num_epochs, num_passes, seconds,
+            [(at - start, val_loss) for at, val_loss in self.curve],
+        )  # fmt: skip
 
 
 def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
@@ -137,7 +153,7 @@ def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
             optimizer.step()
             schedule.step()
         best.look(model, mean_loss(model, rows.val))
-    return best.training(model, best.num_epochs, time.monotonic() - start)
+    return best.training(model, best.num_epochs, start)
 
 
 def next_token_loss(

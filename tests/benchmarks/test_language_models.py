@@ -60,7 +60,8 @@ def test_every_model_has_its_cell_and_nothing_is_repeated(
     again = run("--ours", "phase1_max_epochs=1")
     assert cells(tmp_path) == made
     assert again[again.index("| model") :] == table
-    assert run("--table").endswith(table)
+    assert run("--table", "--plot", str(tmp_path / "curves.png")).endswith(table)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_seeds_and_trials_that_are_missing_are_added(run: Run, tmp_path: Path) -> None:
