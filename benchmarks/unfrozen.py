@@ -1,0 +1,169 @@
+"""Contexts that the second phase trains on: how far back gradients flow, and what Phase 1 is worth.
+
+    python benchmarks/unfrozen.py --num-samples 500 --dropout 0.1 --weight-decay 1 --dist-reg-weight 0.02
+    python benchmarks/unfrozen.py --gradients sweeps-1 memory-1 --seeds 0 1 2
+
+A line for each gradient and for frozen contexts, with Phase 1 and without it (weights of F as they
+were drawn; gates know the tokens' counts). `sweeps-k` lets gradients flow through the last k sweeps of
+warm-started contexts, k tokens back; sweeps-1 is the one-step gradient, which leaves the Jacobian of
+F out. `memory-k` carries them on over the whole text as far as F remembers.
+
+Columns: lowest `val_ppl` of the epochs, mean and standard deviation over seeds; seconds of an epoch
+of Phase 2, validation left out; sweeps until every unseen position's residual is below 1e-4
+afterwards, of the first seed.
+"""
+
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import lightning as L
+import torch
+
+import command_line
+from benchmarks.context_probe import trained
+from benchmarks.dist_reg_weight import LowestPerplexity
+from config import Config, InputError, require
+from datamodules.token_datamodule import TokenDataModule
+from lightning_modules.token_prediction_module import TokenPredictionModule
+from models.fixed_point import solve
+from tuning.training import NO_LOGGER, fit_phase
+
+_FROZEN = "frozen"
+_TOLERANCE = 1e-4
+_MAX_SWEEPS = 64
+_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    gradients: tuple[str, ...] = (
+        _FROZEN, "sweeps-1", "sweeps-2", "sweeps-4", "sweeps-8", "memory-1", "memory-2",
+    )  # fmt: skip
+    """`frozen`, `sweeps-k` or `memory-k`."""
+    seeds: tuple[int, ...] = (0,)
+    """Values of random-seed."""
+
+    def check(self) -> None:
+        """Raises `InputError` where a field is out of its range."""
+        for name in ("gradients", "seeds"):
+            require(bool(getattr(self, name)), name, (), "one or more")
+        for gradient in self.gradients:
+            configured(Config(), gradient)
+
+
+class Cell(NamedTuple):
+    """One training of Phase 2."""
+
+    val_ppl: float
+    epoch_seconds: float
+    sweeps: float
+
+
+class EpochSeconds(L.Callback):
+    """Wall time of the epochs, validation left out."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds.append(time.monotonic() - self._start)
+
+
+def configured(config: Config, gradient: str) -> Config:
+    """The configuration with a gradient by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if gradient == _FROZEN:
+        return dataclasses.replace(config, freeze_context=True)
+    kind, _, number = gradient.partition("-")
+    if kind not in ("sweeps", "memory") or not number.isdigit() or int(number) < 1:
+        raise InputError(
+            f"--gradients has {gradient!r}; it must be frozen, sweeps-k or memory-k, k 1 or more."
+        )
+    return dataclasses.replace(
+        config, freeze_context=False, phase2_gradient=kind, phase2_num_sweeps=int(number)
+    )
+
+
+def measure(config: Config, data: TokenDataModule, *, phase1: bool) -> Cell:
+    """Trains Phase 2 once, with Phase 1 before it or without."""
+    module = TokenPredictionModule.from_phase1(
+        trained(config, data, phase1=phase1), data.vocab_size
+    )
+    lowest, clock = LowestPerplexity(), EpochSeconds()
+    fit_phase(
+        module, data, config=config, num_epochs=config.phase2_epochs, logger=NO_LOGGER,
+        callbacks=[lowest, clock],
+    )  # fmt: skip
+    return Cell(lowest.value, statistics.median(clock.seconds), _sweeps(module, data))
+
+
+@torch.no_grad()
+def _sweeps(module: TokenPredictionModule, data: TokenDataModule) -> float:
+    """Sweeps that solve unseen rows; infinite where 64 do not."""
+    embeddings_BTE = module.network.embed(data.val_rows.tokens[:_ROWS])
+    result = solve(
+        module.network, embeddings_BTE, tolerance=_TOLERANCE, max_sweeps=_MAX_SWEEPS,
+        method="quasi_newton",
+    )  # fmt: skip
+    return result.num_sweeps if result.converged else float("inf")
+
+
+def main() -> int:
+    def parse(
+        options: Annotated[Options, tyro.conf.arg(name="")],
+        config: Annotated[Config, tyro.conf.arg(name="")] = Config(),  # noqa: B008  # frozen
+    ) -> tuple[Options, Config]:
+        return options, config
+
+    options, config = tyro.cli(parse, description=__doc__)
+    options.check()
+    data = TokenDataModule(config)
+    data.setup()
+    print(data.describe())
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print("gradient   Phase 1  val_ppl     sd  s an epoch  sweeps   each seed")
+    for phase1 in (True, False):
+        for gradient in options.gradients:
+            cells = [
+                measure(
+                    dataclasses.replace(configured(config, gradient), random_seed=seed), data,
+                    phase1=phase1,
+                )
+                for seed in options.seeds
+            ]  # fmt: skip
+            print(_line(gradient, cells, phase1=phase1), flush=True)
+    return 0
+
+
+def _line(gradient: str, cells: list[Cell], *, phase1: bool) -> str:
+    values = [cell.val_ppl for cell in cells]
+    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+    each: Callable[[float], str] = "{:7.2f}".format
+    return (
+        f"{gradient:10} {'yes' if phase1 else 'no':7} {statistics.mean(values):8.2f} "
+        f"{deviation:6.2f} {statistics.median(cell.epoch_seconds for cell in cells):11.2f} "
+        f"{cells[0].sweeps:7g}   {' '.join(map(each, values))}"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)
