@@ -13,6 +13,8 @@ _PASSED_OVER = "tuning.storage"
 _RETRY_SECONDS = 0.02
 
 _put_off: threading.Timer | None = None
+_waits = False
+"""Whether the timer of a signal that was put off still runs."""
 _raised: KeyboardInterrupt | None = None
 
 
@@ -29,17 +31,29 @@ def listen_for_signals() -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    global _put_off, _raised
+    global _put_off, _waits, _raised
     if is_indivisible(frame):
         # Raised there, it could leave a transaction open, and with it a locked database.
-        main = threading.main_thread().ident
-        _put_off = threading.Timer(_RETRY_SECONDS, signal.pthread_kill, [main, signum])
-        _put_off.start()
+        if not _waits:
+            _waits = True
+            _put_off = threading.Timer(_RETRY_SECONDS, _send_again, [signum])
+            _put_off.start()
         return
-    _put_off = None
+    if _put_off is not None:
+        # Many signals amid one write are one: no second exception in the clean-up of the first.
+        _put_off.cancel()
+    _put_off, _waits = None, False
     interrupt = Terminated if signum == signal.SIGTERM else KeyboardInterrupt
     _raised = interrupt(f"signal {signum} in process {os.getpid()}")
     raise _raised
+
+
+def _send_again(signum: int) -> None:
+    global _waits
+    _waits = False
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signum)
 
 
 def raise_if_lost() -> None:

@@ -37,7 +37,7 @@ def time_limit(deadline: float | None, error: Exception) -> Iterator[None]:
         yield
         return
 
-    has_come = False
+    has_come = has_ended = False
 
     def ring(signum: int, frame: FrameType | None) -> None:
         if is_indivisible(frame):
@@ -45,14 +45,19 @@ def time_limit(deadline: float | None, error: Exception) -> Iterator[None]:
             return
         nonlocal has_come
         has_come = True
-        raise error
+        if not has_ended:
+            raise error
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        seconds = max(deadline - time.monotonic(), 1e-6)
-        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
-        yield
+        try:
+            seconds = max(deadline - time.monotonic(), 1e-6)
+            signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
+            yield
+        finally:
+            has_ended = True
     finally:
+        # What rings between the two, as the block ends, must not leave a timer that rings for ever.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if has_come:

@@ -31,6 +31,8 @@ def _handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signals.listen_for_signals()
     yield
+    with contextlib.suppress(KeyboardInterrupt):
+        signals.await_put_off()  # or it would arrive at the next test's handler, or at none
     signals.listen_for_signals()  # forgets what a test raised
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -133,6 +135,22 @@ def test_a_signal_amid_a_write_that_lightning_sees_first() -> None:
             Empty(), data, config=Config(accelerator="cpu"), num_epochs=1, logger=NO_LOGGER,
             callbacks=[],
         )  # fmt: skip
+
+
+def test_many_signals_amid_one_write_are_raised_once() -> None:
+    """Another exception would break into the clean-up of the first, or into what comes after."""
+
+    def impatient() -> None:
+        for _ in range(5):
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.01)
+
+    room = {"__name__": "optuna.storages", "signal": signal, "time": time}
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        FunctionType(impatient.__code__, room)()
+        time.sleep(60)
+    time.sleep(0.1)
+    signals.await_put_off()
 
 
 def test_a_signal_in_a_finaliser_is_raised_after_it() -> None:
