@@ -77,18 +77,21 @@ def await_put_off() -> None:
 def is_indivisible(frame: FrameType | None) -> bool:
     """Whether the code that runs must not be interrupted by an exception.
 
-    That is a finaliser, which would swallow it, and what belongs to Optuna or its database, not to
-    what these call.
+    That is a finaliser and all that it calls, which would swallow it, and what belongs to Optuna or
+    its database, not to what these call.
     """
+    whole: bool | None = None
     while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
         name = frame.f_globals.get("__name__", "")
         room = name.partition(".")[0]
-        if frame.f_code.co_name == "__del__" or room in _WHOLE:
-            return True
-        if room in _DIVISIBLE and name != _PASSED_OVER:
-            return False
+        if whole is None and room in _WHOLE:
+            whole = True
+        elif whole is None and room in _DIVISIBLE and name != _PASSED_OVER:
+            whole = False
         frame = frame.f_back
-    return False
+    return bool(whole)
 
 
 def sleep(seconds: float) -> None:
