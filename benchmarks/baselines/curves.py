@@ -19,6 +19,7 @@ def draw_curves(cells: Sequence[Cell]) -> "matplotlib.figure.Figure":
     Kneser-Ney, which has no epochs, is a horizontal line. Cells without a curve are left out.
     """
     import matplotlib.figure
+    from matplotlib.ticker import StrMethodFormatter
 
     sizes = sorted({cell.settings["tokens"] for cell in cells})
     figure = matplotlib.figure.Figure(figsize=(10, 4.5 * len(sizes)), layout="constrained")
@@ -31,6 +32,9 @@ def draw_curves(cells: Sequence[Cell]) -> "matplotlib.figure.Figure":
             axes.set(xlabel=xlabel, ylabel="val_ppl", yscale="log")
             axes.set_title(f"{tokens:,} training tokens")
         axes_of_size[1].set(xscale="log")
+        for axis in (axes_of_size[0].yaxis, axes_of_size[1].yaxis, axes_of_size[1].xaxis):
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
         axes_of_size[0].legend(fontsize=7)
     return figure
 
