@@ -37,9 +37,9 @@ from datamodules.row_sampler import RowSampler
 from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.schedule import with_warmup
-from lightning_modules.settings import phase1_parameters
+from lightning_modules.settings import gate_parameters, phase1_parameters
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from models.contraction import contraction, lasting_disturbance
+from models.contraction import EVERY, contraction, lasting_disturbance
 from models.sweeps import quasi_newton_step, residuals, sweep
 from tuning.training import NO_LOGGER, fit_phase, quieten
 
@@ -70,12 +70,14 @@ class Flops(NamedTuple):
     """A training token's FLOPs in one sweep.
 
     formula: 6 L (C + E)². exact: 6 a weight, less the gradient by the first layer's inputs.
-    diversity: the products of the second moments, forward and backward, which neither has.
+    What the loss asks for besides, which neither has. diversity: the products of the second moments,
+    forward and backward. contraction: an application of F at every sixteenth position.
     """
 
     formula: int
     exact: int
     diversity: int
+    contraction: int
 
 
 class Turn(NamedTuple):
@@ -117,10 +119,12 @@ def flops(config: Config) -> Flops:
     context_dim, num_inputs = config.context_dim, config.context_dim + config.embed_dim
     outputs = [num_inputs] * (config.num_layers - 1) + [context_dim]
     num_weights = sum(outputs) * num_inputs
+    exact = 6 * num_weights - 2 * outputs[0] * num_inputs
     return Flops(
         formula=6 * config.num_layers * num_inputs**2,
-        exact=6 * num_weights - 2 * outputs[0] * num_inputs,
+        exact=exact,
         diversity=4 * context_dim**2,
+        contraction=exact // EVERY if config.contraction_weight > 0 else 0,
     )
 
 
@@ -146,13 +150,16 @@ class BareLoop:
         assert isinstance(self.loader.sampler, RowSampler)
         self.loader.sampler.set_epoch(epoch)
         for batch in self.loader:
-            self._step(batch)
+            self._step(batch, with_gates=epoch > 0)
 
-    def _step(self, batch: TokenBatch) -> None:
+    def _step(self, batch: TokenBatch, *, with_gates: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=_is_bf16(self.config)):
             loss = self._loss(batch)
         self.optimizer.zero_grad()
         loss.backward()
+        if not with_gates:
+            for gate in gate_parameters(self.parts.network):
+                gate.grad = None
         if self.config.gradient_clip:
             torch.nn.utils.clip_grad_norm_(self.weights, self.config.gradient_clip)
         self.optimizer.step()
@@ -169,7 +176,7 @@ class BareLoop:
         diversity = self.parts.diversity(self.parts.statistics(swept))
         convergence = residuals(previous, swept).mean()
         if self.config.contraction_weight > 0:
-            lasting = lasting_disturbance(contraction(network, previous, embeddings))
+            lasting = lasting_disturbance(contraction(network, previous, embeddings, swept))
             convergence = convergence + self.config.contraction_weight * lasting
         return (1 - weight) * convergence + weight * diversity
 
@@ -267,14 +274,14 @@ def _print_times(turns: list[Turn], count: Flops, num_tokens: int) -> None:
     rate = statistics.median(turn.rate for turn in turns)
     print(
         f"  matrix product {rate / 1e9:.0f} GFLOP/s, best {max(t.rate for t in turns) / 1e9:.0f}; "
-        f"MFLOP a token: formula {count.formula / 1e6:.2f}, exact {count.exact / 1e6:.2f}, with "
-        f"diversity's products {(count.exact + count.diversity) / 1e6:.2f}"
+        f"MFLOP a token: formula {count.formula / 1e6:.2f}, exact {count.exact / 1e6:.2f}, of the whole "
+        f"loss {sum(count[1:]) / 1e6:.2f}"
     )
     print(
-        "  seconds a sweep        median     best | share of the rate: formula, exact, with diversity"
+        "  seconds a sweep        median     best | share of the rate: formula, exact, whole loss"
     )
-    floors = (count.formula, count.exact, count.exact + count.diversity)
-    for name, floor in zip(("formula", "exact", "with diversity"), floors, strict=True):
+    floors = (count.formula, count.exact, sum(count[1:]))
+    for name, floor in zip(("formula", "exact", "whole loss"), floors, strict=True):
         print(f"  {'floor, ' + name:22} {num_tokens * floor / rate:6.4f}")
     for kind in ("bare", "ours"):
         seconds = [getattr(turn, kind) for turn in turns]

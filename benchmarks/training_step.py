@@ -67,7 +67,8 @@ class Phase1Step:
         diversity = self.diversity(self.statistics(swept))
         convergence = residuals(contexts_BTC, swept).mean()
         if self.config.contraction_weight > 0:
-            lasting = lasting_disturbance(contraction(self.network, contexts_BTC, embeddings))
+            remaining = contraction(self.network, contexts_BTC, embeddings, swept)
+            lasting = lasting_disturbance(remaining)
             convergence = convergence + self.config.contraction_weight * lasting
         loss = (1 - weight) * convergence + weight * diversity
         with torch.no_grad():

@@ -120,7 +120,7 @@ class FixedPointModule(L.LightningModule):
         residual = residuals_BT.mean()
         diversity = self.diversity(self.statistics(swept_BTC))
         weight = self.config.dist_reg_weight
-        remaining = self._contraction(previous_BTC, embeddings_BTE)
+        remaining = self._contraction(previous_BTC, embeddings_BTE, swept_BTC)
         lasting = lasting_disturbance(remaining)
         convergence = residual + self.config.contraction_weight * lasting
         loss = (1 - weight) * convergence + weight * diversity
@@ -222,11 +222,13 @@ class FixedPointModule(L.LightningModule):
         """Gives back the room of the contexts, which nothing after Phase 1 reads."""
         self.contexts = self.val_contexts = self._restored = None
 
-    def _contraction(self, previous_BTC: Tensor, embeddings_BTE: Tensor) -> Tensor:
+    def _contraction(
+        self, previous_BTC: Tensor, embeddings_BTE: Tensor, swept_BTC: Tensor
+    ) -> Tensor:
         """0 where it has no weight, and is not worth its time."""
         if self.config.contraction_weight == 0:
             return previous_BTC.new_zeros(())
-        return contraction(self.network, previous_BTC, embeddings_BTE)
+        return contraction(self.network, previous_BTC, embeddings_BTE, swept_BTC)
 
     def _measures_now(self) -> bool:
         """Whether unseen rows are solved after this sweep: it may be the last, or it is its turn."""

@@ -9,7 +9,8 @@ from torch import Tensor
 from models.ranks import mean_over_ranks
 from models.sweeps import Network, shift_right
 
-_EVERY = 16
+EVERY = 16
+"""Positions from one that is measured to the next."""
 
 _SLOWEST = 0.95
 """Contraction above which what lasts is continued by its tangent: at 1 the series diverges, and F
@@ -17,7 +18,12 @@ may well start there."""
 
 
 def contraction(
-    network: Network, contexts_BTC: Tensor, embeddings_BTE: Tensor, *, every: int = _EVERY
+    network: Network,
+    contexts_BTC: Tensor,
+    embeddings_BTE: Tensor,
+    swept_BTC: Tensor,
+    *,
+    every: int = EVERY,
 ) -> Tensor:
     """Share of the square distance between two contexts that is left when both read one token.
 
@@ -29,8 +35,9 @@ def contraction(
         network: F.
         contexts_BTC: (B, T, C), which the tokens to their right read.
         embeddings_BTE: (B, T, E), the tokens.
+        swept_BTC: (B, T, C), what F makes of both, as `sweep` returns it.
         every: positions from one that is measured to the next, or fewer so that a text has two; each
-            costs two applications of F.
+            costs an application of F.
 
     Returns:
         A scalar, 0 or more; 0 where all contexts are equal.
@@ -39,7 +46,7 @@ def contraction(
     previous_BTC = shift_right(contexts_BTC)[:, every - 1 :: every]
     embeddings_BTE = embeddings_BTE[:, every - 1 :: every]
     others_BTC = previous_BTC.roll(previous_BTC.shape[1] // 2, dims=1)
-    difference = network(previous_BTC, embeddings_BTE) - network(others_BTC, embeddings_BTE)
+    difference = swept_BTC[:, every - 1 :: every] - network(others_BTC, embeddings_BTE)
     after = mean_over_ranks(difference.square().mean())
     before = mean_over_ranks((previous_BTC - others_BTC).square().mean())
     return after / before.clamp_min(torch.finfo(before.dtype).tiny)

@@ -32,7 +32,7 @@ _RANGES: Mapping[str, Mapping[str, Range]] = types.MappingProxyType(
         "mingru": {"learning_rate": Range(1e-3, 2e-2, log=True)},
     }
 )
-_FIRST: Mapping[str, dict[str, float]] = types.MappingProxyType(
+FIRST: Mapping[str, dict[str, float]] = types.MappingProxyType(
     {
         "lstm": {"learning_rate": 9e-3, "dropout": 0.04, "weight_decay": 1.8},
         "gpt": {"learning_rate": 2e-3, "dropout": 0.2, "weight_decay": 0.1},
@@ -101,7 +101,7 @@ class Baseline:
             "dropout": _DROPOUT,
             "weight_decay": _WEIGHT_DECAY,
         }
-        self.first: Mapping[str, float] = _FIRST[name]
+        self.first: Mapping[str, float] = FIRST[name]
         self._make = _maker(name, task)
         self._size = solve_size(lambda size: self._make(size, 0.0), task.target)
 

@@ -91,7 +91,7 @@ def test_the_best_trial_by_validation_is_what_is_trained(
 
     monkeypatch.setattr(candidates, "train", decided)
     output = run("--models", "lstm", "--trials", "5")
-    assert dropouts[0] == 0.4, "the first trial has the values that were chosen by hand"
+    assert dropouts[0] == candidates.FIRST["lstm"]["dropout"], "first come the best known values"
     tried = [dropouts[0], *dropouts[2:5]]
     best = min(tried, key=lambda dropout: abs(dropout - 0.55))
     assert dropouts[5:] == [best]
@@ -112,7 +112,8 @@ def test_an_interrupted_trial_comes_first_next_time(
             run("--models", "lstm")
     assert cells(tmp_path) == []
     output = run("--models", "lstm")
-    assert "trial 1 of 1: learning_rate 0.005, dropout 0.4, weight_decay 0.1" in output
+    values = ", ".join(f"{name} {value:.4g}" for name, value in candidates.FIRST["lstm"].items())
+    assert f"trial 1 of 1: {values}" in output
     (name,) = optuna.get_all_study_names(f"sqlite:///{tmp_path}/r.db")
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/r.db")
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]

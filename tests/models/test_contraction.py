@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from models.contraction import contraction, lasting_disturbance
+from models.sweeps import sweep
 
 
 class Scaled:
@@ -19,13 +20,19 @@ class Scaled:
         return self.factor * contexts + embeddings
 
 
+def measured(factor: Tensor, contexts: Tensor, embeddings: Tensor, every: int) -> Tensor:
+    network = Scaled(factor)
+    swept = sweep(network, contexts, embeddings)
+    return contraction(network, contexts, embeddings, swept, every=every)
+
+
 @pytest.mark.parametrize("num_rows", [1, 3])
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.2])
 def test_of_a_linear_map_it_is_the_square_of_its_factor(factor: float, num_rows: int) -> None:
     torch.manual_seed(0)
     contexts, embeddings = torch.randn(2, num_rows, 8, 6)
     for every in (1, 2, 3):
-        left = contraction(Scaled(torch.tensor(factor)), contexts, embeddings, every=every)
+        left = measured(torch.tensor(factor), contexts, embeddings, every)
         assert float(left) == pytest.approx(factor**2, rel=1e-4, abs=1e-12)
 
 
@@ -33,14 +40,14 @@ def test_its_gradient_pulls_the_factor_down() -> None:
     torch.manual_seed(0)
     factor = torch.tensor(0.5, requires_grad=True)
     contexts, embeddings = torch.randn(2, 2, 8, 6)
-    contraction(Scaled(factor), contexts, embeddings, every=2).backward()  # type: ignore[no-untyped-call]
+    measured(factor, contexts, embeddings, 2).backward()  # type: ignore[no-untyped-call]
     assert factor.grad is not None
     assert float(factor.grad) == pytest.approx(1.0, rel=1e-4)
 
 
 def test_equal_contexts_leave_nothing_and_no_nan() -> None:
     factor = torch.tensor(0.5, requires_grad=True)
-    left = contraction(Scaled(factor), torch.zeros(2, 4, 6), torch.randn(2, 4, 6), every=1)
+    left = measured(factor, torch.zeros(2, 4, 6), torch.randn(2, 4, 6), 1)
     (slope,) = torch.autograd.grad(left, factor)
     assert left == 0
     assert slope == 0
@@ -64,5 +71,5 @@ def test_without_contraction_it_is_finite_and_grows_on() -> None:
 @pytest.mark.parametrize("num_positions", [2, 3, 15])
 def test_a_text_shorter_than_the_distance_between_positions_is_measured(num_positions: int) -> None:
     contexts, embeddings = torch.randn(2, 2, num_positions, 6)
-    left = contraction(Scaled(torch.tensor(0.5)), contexts, embeddings, every=16)
+    left = measured(torch.tensor(0.5), contexts, embeddings, 16)
     assert float(left) == pytest.approx(0.25, rel=1e-4)
