@@ -173,8 +173,9 @@ class BareLoop:
         with torch.no_grad():
             corrected = quasi_newton_step(network, previous, swept.detach(), embeddings)
         self.contexts[batch.row_index] = corrected.to(self.contexts.dtype)
-        diversity = self.parts.diversity(self.parts.statistics(swept))
+        # In the module's order, in which gradients are summed: the weights stay equal to the last bit.
         convergence = residuals(previous, swept).mean()
+        diversity = self.parts.diversity(self.parts.statistics(swept))
         if self.config.contraction_weight > 0:
             lasting = lasting_disturbance(contraction(network, previous, embeddings, swept))
             convergence = convergence + self.config.contraction_weight * lasting

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import Config
 from lightning_modules.schedule import with_warmup
-from lightning_modules.settings import context_network, phase1_parameters
+from lightning_modules.settings import context_network, gate_parameters, phase1_parameters
 from models.context_network import ContextNetwork
 from models.contraction import contraction, lasting_disturbance
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
@@ -49,12 +49,20 @@ class Phase1Step:
         if backend is not None:
             self.loss = torch.compile(self._loss, backend=backend, dynamic=False)
 
-    def __call__(self, tokens_BT: Tensor, contexts_BTC: Tensor) -> Tensor:
-        """Trains on one sweep over the rows; returns the next contexts (B, T, C)."""
+    def __call__(
+        self, tokens_BT: Tensor, contexts_BTC: Tensor, *, with_gates: bool = True
+    ) -> Tensor:
+        """Trains on one sweep over the rows; returns the next contexts (B, T, C).
+
+        with_gates: False in the first sweep, whose contexts are zero: gates have no part in it.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss, next_BTC = self.loss(tokens_BT, contexts_BTC)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if not with_gates:
+            for gate in gate_parameters(self.network):
+                gate.grad = None
         if self.config.gradient_clip:
             torch.nn.utils.clip_grad_norm_(self.weights, self.config.gradient_clip)
         self.optimizer.step()
@@ -94,9 +102,9 @@ def train(network: AnyNetwork, config: Config, rows_BT: Tensor) -> None:
         config.lr_schedule, len(batches) * config.phase1_max_epochs, config.warmup_ratio
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(step.optimizer, factor)
-    for _ in range(config.phase1_max_epochs):
+    for epoch in range(config.phase1_max_epochs):
         for index, batch in enumerate(batches):
-            contexts[index] = step(batch, contexts[index])
+            contexts[index] = step(batch, contexts[index], with_gates=epoch > 0)
             scheduler.step()
 
 
