@@ -81,7 +81,7 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds that the best setting is trained under; tuning has its own."""
     trials: int = 20
-    """Trials of each model's study."""
+    """Trials of each model's study; with 0 every seed has the values of a study's first trial."""
     epochs: int = 8
     """Epochs at most; the learning rate reaches 0 at their end."""
     patience: int = 2
@@ -119,7 +119,8 @@ class Options:
 
         Not while it is built, as the parser would then tell it in a box of many lines.
         """
-        for name in ("trials", "epochs", "patience", "long_position"):
+        require(self.trials >= 0, "trials", self.trials, "0 or more")
+        for name in ("epochs", "patience", "long_position"):
             value = getattr(self, name)
             require(value >= 1, name, value, "1 or more")
         for name in ("models", "tokens", "parameters", "seeds"):
@@ -249,16 +250,19 @@ class Comparison:
             self.device, self.overrides,
         )  # fmt: skip
         trained = candidate(model, task)
-        best = tune(
+        values = self._tuned(trained, study_name(common)) if self.options.trials else trained.first
+        for settings in missing:
+            self._seed(trained, values, settings)
+
+    def _tuned(self, trained: Candidate, name: str) -> Mapping[str, float]:
+        return tune(
             trained,
             storage=f"sqlite:///{self.options.records.with_suffix('.db')}",
-            name=study_name(common),
+            name=name,
             num_trials=self.options.trials,
             seed=self.config.random_seed,
             report=lambda line: print(f"  {line}", flush=True),
-        )
-        for settings in missing:
-            self._seed(trained, best.values, settings)
+        ).values
 
     def _seed(self, trained: Candidate, values: Mapping[str, float], settings: Settings) -> None:
         training = trained.train(values, settings["seed"])

@@ -100,6 +100,15 @@ def test_the_best_trial_by_validation_is_what_is_trained(
     assert output.count("diverged") == 1
 
 
+def test_no_trials_is_training_with_the_first_values(run: Run, tmp_path: Path) -> None:
+    output = run("--models", "lstm", "--trials", "0", "--seeds", "0", "1")
+    assert "trial" not in output.partition("| model")[0].partition("corpus")[0]
+    assert not (tmp_path / "r.db").exists(), "no study is made"
+    made = cells(tmp_path)
+    assert [cell.settings["trials"] for cell in made] == [0, 0]
+    assert all(cell.result["values"] == candidates.FIRST["lstm"] for cell in made)
+
+
 def test_an_interrupted_trial_comes_first_next_time(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +145,7 @@ def test_bits_a_byte_are_of_the_predicted_text(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("--trials 0", "--trials is 0; it must be 1 or more"),
+        ("--trials -1", "--trials is -1; it must be 0 or more"),
         ("--tokens 10", "--tokens is 10; it must be a sequence or more"),
         ("--parameters 100 --models gpt", "met to 5 % by no width"),
         ("--ours num_samples=3", "the same for all models"),
