@@ -117,6 +117,9 @@ class Config:
     phase2_gradient: Phase2Gradient = "memory"
     """How far back gradients flow through contexts that are not frozen: `sweeps`, a token a sweep;
     `memory`, over the whole text, as far as a gated memory remembers."""
+    share_embedding: bool = True
+    """Where the contexts are not frozen, the context network reads the token head's embedding, which
+    starts from its own."""
     context_learning_rate: float = 2e-3
     """Highest learning rate of the context network in Phase 2, where it is not frozen."""
     head_embed_dim: int = 128

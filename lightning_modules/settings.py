@@ -19,8 +19,13 @@ by the rate at most: a weight is one of hundreds in a sum, the scale alone decid
 
 
 def as_config(config: Config | dict[str, Any]) -> Config:
-    """A `Config`, or the fields of one as a checkpoint keeps them."""
-    return config if isinstance(config, Config) else Config(**config)
+    """A `Config`, or the fields of one as a checkpoint keeps them.
+
+    Checkpoints from before embeddings were shared do not name it, and have two.
+    """
+    if isinstance(config, Config):
+        return config
+    return Config(**{"share_embedding": False, **config})
 
 
 def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:

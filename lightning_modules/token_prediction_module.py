@@ -24,7 +24,8 @@ from lightning_modules.settings import (
     context_store,
 )
 from models.fixed_point import solve_rows
-from models.token_head import TokenHead
+from models.shared_embedding import SharedEmbedding
+from models.token_head import EMBEDDING_STD, TokenHead
 
 _ROWS_AT_ONCE = 256
 """Rows whose contexts are solved together: enough to fill a matrix product."""
@@ -38,7 +39,8 @@ class TokenPredictionModule(L.LightningModule):
 
     Frozen contexts are computed once, when fitting starts, and never again. Otherwise the last
     `phase2_num_sweeps` sweeps of every step carry gradients to F and to its embedding, and with
-    `phase2_gradient` "memory" the last of them over the whole text.
+    `phase2_gradient` "memory" the last of them over the whole text. F then reads the token head's
+    embedding with `share_embedding`.
     """
 
     def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:
@@ -57,6 +59,11 @@ class TokenPredictionModule(L.LightningModule):
             context_scale=config.context_scale,
             prior_count=config.prior_count,
         )
+        if config.share_embedding and not config.freeze_context:
+            shared = SharedEmbedding(
+                self.head.embedding, embed_dim=config.embed_dim, scale=1 / EMBEDDING_STD
+            )
+            self.network.set_submodule("embedding", shared)
         self.train_mean_loss = WeightedMean()
         self.val_mean_loss = WeightedMean()
         self.test_mean_loss = WeightedMean()
@@ -66,9 +73,17 @@ class TokenPredictionModule(L.LightningModule):
 
     @classmethod
     def from_phase1(cls, phase1: FixedPointModule, vocab_size: int) -> Self:
-        """A module that starts from the context network of Phase 1; the weights are copied."""
+        """A module that starts from the context network of Phase 1; the weights are copied.
+
+        An embedding that is shared starts from Phase 1's.
+        """
         module = cls(phase1.config, vocab_size)
-        module.network.load_state_dict(phase1.network.state_dict())
+        weights = phase1.network.state_dict()
+        embedding = module.network.get_submodule("embedding")
+        if isinstance(embedding, SharedEmbedding):
+            embedding.start_from(weights.pop("embedding.weight"))
+            weights["embedding.projection.weight"] = embedding.projection.weight
+        module.network.load_state_dict(weights)
         return module
 
     def forward(self, tokens: Tensor) -> Tensor:

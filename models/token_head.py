@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.linear_cross_entropy import linear_cross_entropy
 
-_EMBEDDING_STD = 0.02
+EMBEDDING_STD = 0.02
 """As output weights, embeddings start small; as inputs, they are scaled back to unit variance."""
 
 _UPDATE_STD = 1e-3
@@ -55,7 +55,7 @@ class TokenHead(nn.Module):
         self.context_scale = context_scale
         self.prior_count = prior_count
         self.embedding = nn.Embedding(vocab_size, embed_dim)
-        nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         self.hidden = nn.Linear(context_dim + embed_dim, hidden_dim)
         self.update = nn.Linear(hidden_dim, embed_dim)
         nn.init.normal_(self.update.weight, std=_UPDATE_STD)
@@ -79,7 +79,7 @@ class TokenHead(nn.Module):
 
     def features(self, contexts: Tensor, tokens: Tensor) -> Tensor:
         """(..., C) contexts and (...) token ids to what the output layer reads, (..., D)."""
-        embeddings = self.dropout(self.embedding(tokens) / _EMBEDDING_STD)
+        embeddings = self.dropout(self.embedding(tokens) / EMBEDDING_STD)
         inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
         features = self.norm(embeddings + self.update(self.dropout(hidden)))

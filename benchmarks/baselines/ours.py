@@ -178,7 +178,7 @@ class ContextGenerator:
         """One token a row: logits (B, V), and the next context."""
         if state is None:
             state = torch.zeros(
-                len(tokens_B), self.network.context_dim, device=self.network.embedding.weight.device
+                len(tokens_B), self.network.context_dim, device=self.head.embedding.weight.device
             )
         context = self.network(state, self.network.embed(tokens_B))
         logits: Tensor = self.head(context, tokens_B)

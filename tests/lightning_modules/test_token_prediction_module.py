@@ -108,6 +108,56 @@ def test_unfrozen_gradients_reach_network_and_embedding(
     assert [name for name in before if torch.equal(before[name], after[name])] == []
 
 
+@pytest.mark.parametrize("head_embed_dim", [24, 16, 8])
+def test_a_shared_embedding_starts_from_phase_1(
+    tiny_config: Config, tiny_data: TokenDataModule, head_embed_dim: int
+) -> None:
+    """The same contexts where the head has as many entries as F reads or more; else close ones."""
+    own = make(dataclasses.replace(tiny_config, freeze_context=True, embed_dim=16), tiny_data)
+    config = dataclasses.replace(
+        tiny_config, freeze_context=False, embed_dim=16, head_embed_dim=head_embed_dim
+    )
+    shared = make(config, tiny_data)
+    assert "network.embedding.projection.weight" in shared.state_dict()
+    assert "network.embedding.weight" not in shared.state_dict()
+    tokens = tiny_data.val_rows.tokens
+    expected, found = own.network.embed(tokens), shared.network.embed(tokens)
+    if head_embed_dim >= 16:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    else:
+        assert torch.nn.functional.cosine_similarity(found, expected, dim=-1).mean() > 0.5
+    size = shared.head.embedding.weight.std() / 0.02
+    assert 0.7 < size < 1.4, "rows that the head reads have about unit variance"
+
+
+def test_a_shared_embedding_learns_through_the_contexts(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """From a head that reads contexts alone, gradients reach the rows of earlier tokens."""
+    module = make(dataclasses.replace(tiny_config, freeze_context=False), tiny_data)
+    tokens = tiny_data.train_rows.tokens[:1]
+    contexts = module._contexts_with_gradient(tokens)
+    contexts[0, 3].square().mul(torch.arange(contexts.shape[-1])).sum().backward()
+    gradient = module.head.embedding.weight.grad
+    assert gradient is not None
+    assert all(gradient[token].abs().max() > 0 for token in tokens[0, :4])
+    unread = sorted(set(range(tiny_data.vocab_size)) - set(tokens[0, :4].tolist()))
+    assert gradient[unread].abs().max() == 0
+
+
+def test_a_checkpoint_from_before_embeddings_were_shared(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    config = dataclasses.replace(tiny_config, freeze_context=False, share_embedding=False)
+    old = make(config, tiny_data)
+    record = dataclasses.asdict(config)
+    del record["share_embedding"]
+    restored = TokenPredictionModule(record, tiny_data.vocab_size)
+    restored.load_state_dict(old.state_dict())
+    tokens = tiny_data.val_rows.tokens
+    torch.testing.assert_close(restored.eval()(tokens), old.eval()(tokens), rtol=0, atol=0)
+
+
 def test_learning_lowers_the_perplexity(tiny_config: Config, tiny_data: TokenDataModule) -> None:
     config = dataclasses.replace(tiny_config, num_samples=64, phase2_learning_rate=0.01)
     data = TokenDataModule(config)
