@@ -19,9 +19,9 @@ by the rate at most: a weight is one of hundreds in a sum, the scale alone decid
 
 
 def as_config(config: Config | dict[str, Any]) -> Config:
-    """A `Config`, or the fields of one as a checkpoint keeps them.
+    """A `Config`, or the fields of one as checkpoints and runs keep them.
 
-    Checkpoints from before embeddings were shared do not name it, and have two.
+    Those from before embeddings were shared do not name it, and have two.
     """
     if isinstance(config, Config):
         return config

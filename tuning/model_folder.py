@@ -11,6 +11,7 @@ from safetensors.torch import save_model as save_weights
 from tokenizers import Tokenizer
 
 from config import Config, InputError
+from lightning_modules.settings import as_config
 from lightning_modules.token_prediction_module import TokenPredictionModule
 
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
@@ -58,4 +59,4 @@ def write_config(path: Path, config: Config) -> None:
 
 def read_config(path: Path) -> Config:
     """A configuration from its JSON."""
-    return Config(**json.loads(path.read_text(encoding="utf-8")))
+    return as_config(json.loads(path.read_text(encoding="utf-8")))

@@ -66,7 +66,10 @@ def test_a_run_is_tested_and_loaded_again(
         assert torch.equal(weight, module.network.state_dict()[name])
 
 
-@pytest.mark.parametrize(("storage", "dtype"), [("auto", "float32"), ("disk", "bfloat16")])
+@pytest.mark.parametrize(
+    ("storage", "dtype", "freeze_context"),
+    [("auto", "float32", True), ("disk", "bfloat16", True), ("auto", "float32", False)],
+)
 @pytest.mark.parametrize("module", [FixedPointModule, TokenPredictionModule])
 def test_a_run_that_was_cut_off_equals_one_that_was_left_alone(
     tiny_config: Config,
@@ -76,11 +79,12 @@ def test_a_run_that_was_cut_off_equals_one_that_was_left_alone(
     module: type[FixedPointModule | TokenPredictionModule],
     storage: ContextStorage,
     dtype: ContextDtype,
+    freeze_context: bool,
 ) -> None:
     """Stopped by an error in its third epoch; contexts, averages, optimiser and dropout go on."""
     config = dataclasses.replace(
         tiny_config, phase1_max_epochs=4, phase1_min_converged_ratio=1.0, phase2_epochs=4,
-        context_storage=storage, context_dtype=dtype,
+        context_storage=storage, context_dtype=dtype, freeze_context=freeze_context,
     )  # fmt: skip
     start_run(tmp_path / "whole", config)
     run = full_run(config, tiny_data, tmp_path / "whole")

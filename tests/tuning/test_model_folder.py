@@ -1,6 +1,7 @@
 """The folder that is all one needs to use a model."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning.model_folder import load_model, save_model
 
 
+@pytest.mark.parametrize("freeze_context", [True, False])
 @pytest.mark.parametrize("memory", ["gated", "residual"])
 def test_a_model_is_used_without_its_run(
-    memory: str, tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+    memory: str,
+    freeze_context: bool,
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    tmp_path: Path,
 ) -> None:
-    config = dataclasses.replace(tiny_config, memory=memory)
+    config = dataclasses.replace(tiny_config, memory=memory, freeze_context=freeze_context)
     module = TokenPredictionModule(config, tiny_data.vocab_size)
     module.head.set_token_counts(tiny_data.token_counts())
     for _ in range(2):  # the second replaces the first
@@ -28,6 +34,22 @@ def test_a_model_is_used_without_its_run(
     loaded = load_model(tmp_path / "elsewhere")
     assert loaded.module.config == config
     assert loaded.tokenizer.to_str() == tiny_data.tokenizer.to_str()
+    tokens = tiny_data.val_rows.tokens
+    with torch.no_grad():
+        assert torch.equal(loaded.module(tokens), module.eval()(tokens))
+
+
+def test_a_model_from_before_embeddings_were_shared(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(tiny_config, freeze_context=False, share_embedding=False)
+    module = TokenPredictionModule(config, tiny_data.vocab_size)
+    save_model(tmp_path / "model", module, tiny_data.tokenizer)
+    path = tmp_path / "model" / "config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    del fields["share_embedding"]
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    loaded = load_model(tmp_path / "model")
     tokens = tiny_data.val_rows.tokens
     with torch.no_grad():
         assert torch.equal(loaded.module(tokens), module.eval()(tokens))
