@@ -139,7 +139,10 @@ class Ours:
             name: ranges[name] for name in ranges if name not in task.overrides
         }
         self._config = sized(
-            dataclasses.replace(task.config, **task.overrides, phase2_epochs=task.num_epochs),
+            dataclasses.replace(
+                task.config, **task.overrides, phase2_epochs=task.num_epochs,
+                freeze_context=self._variant.freeze_context,
+            ),
             tuple(task.overrides), task.datamodule.vocab_size, task.target,
         )  # fmt: skip
         self.first: Mapping[str, float] = {name: _OURS_FIRST[name] for name in self.ranges}
