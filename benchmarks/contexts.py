@@ -6,7 +6,7 @@
 
 50 x 128 training and 50 x 128 unseen validation tokens of the default corpus, C = 768, 10 sweeps,
 the configuration's own values otherwise. Nothing is pruned. `--invariance` varies the momentum and
-the batch instead, at an equal number of optimiser steps.
+the batch of Phase 1 instead, at an equal number of optimiser steps; Phase 2 is the same after each.
 """
 
 import argparse
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
+from benchmarks.dist_reg_weight import LowestPerplexity
 from config import Config, DiversityLoss, Memory
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.diagnostics import (
     context_sensitivity,
     effective_rank,
@@ -50,7 +52,7 @@ _TOLERANCE = 1e-4
 _MAX_SWEEPS = 64
 _LOSSES: tuple[DiversityLoss, ...] = ("covariance", "variance_covariance", "log_det", "dispersion")
 _WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
-_INVARIANCE_ROWS = 64
+_INVARIANCE_ROWS = 128
 _INVARIANCE_STEPS = 128
 
 
@@ -212,34 +214,45 @@ def line(setting: Setting, runs: list[Figures]) -> str:
 
 
 def print_invariance(options: argparse.Namespace) -> None:
-    """Effective rank of momenta and batches: 64 x 128 training tokens, 128 optimiser steps."""
-    print("loss                weight  momentum  batch tokens  rank: train   val   each seed's val")
+    """Momenta and batches: 128 x 128 training tokens, 128 optimiser steps of Phase 1."""
+    print(
+        "loss                weight  momentum  batch tokens  rank: train   val  val_ppl"
+        "  each seed's rank and val_ppl"
+    )
     for loss, weight, momentum, rows in itertools.product(
         options.losses, options.weights, options.momenta, options.batches
     ):
-        ranks = []
+        runs = []
         for seed in options.seeds:
             config = dataclasses.replace(
                 config_of(Setting("gated", 1, loss, weight), seed), ema_momentum=momentum,
                 num_samples=_INVARIANCE_ROWS, num_val_samples=1, batch_size=rows,
                 phase1_max_epochs=_INVARIANCE_STEPS * rows // _INVARIANCE_ROWS,
             )  # fmt: skip
-            ranks.append(ranks_of(config))
-        train_mean, val_mean = (statistics.mean(part) for part in zip(*ranks, strict=True))
-        each = " ".join(f"{val:.4f}" for _, val in ranks)
+            runs.append(ranks_and_perplexity(config))
+        train_mean, val_mean, ppl_mean = (statistics.mean(part) for part in zip(*runs, strict=True))
+        each = " ".join(f"{val:.4f} {perplexity:.2f}" for _, val, perplexity in runs)
         print(
             f"{loss:19} {weight:6} {momentum:9} {rows * config.max_seq_length:13} "
-            f"{train_mean:12.4f} {val_mean:6.4f}  {each}",
+            f"{train_mean:12.4f} {val_mean:6.4f} {ppl_mean:8.2f}  {each}",
             flush=True,
         )
 
 
-def ranks_of(config: Config) -> tuple[float, float]:
-    """Effective rank on training and on unseen text, which is not looked at every sweep."""
+def ranks_and_perplexity(config: Config) -> tuple[float, float, float]:
+    """Effective rank on training and on unseen text, which no sweep is spent on, and `val_ppl`."""
     module, datamodule, _, _ = train(config)
-    unseen = TokenDataModule(dataclasses.replace(config, num_val_samples=_ROWS))
+    phase2 = dataclasses.replace(config, num_val_samples=64, batch_size=Config.batch_size)
+    unseen = TokenDataModule(phase2)
     unseen.setup()
-    return rank_of(module, datamodule.train_rows.tokens), rank_of(module, unseen.val_rows.tokens)
+    lowest = LowestPerplexity()
+    with contextlib.redirect_stderr(io.StringIO()):
+        fit_phase(
+            TokenPredictionModule.from_phase1(module, unseen.vocab_size), unseen,
+            config=phase2, num_epochs=phase2.phase2_epochs, logger=NO_LOGGER, callbacks=[lowest],
+        )  # fmt: skip
+    val_tokens = unseen.val_rows.tokens[:_ROWS]
+    return rank_of(module, datamodule.train_rows.tokens), rank_of(module, val_tokens), lowest.value
 
 
 def read(records: Path) -> Table:
