@@ -133,6 +133,8 @@ class Config:
     learnt after it, and tokens' frequencies for the rest; 0 trusts all."""
     dropout: float = 0.3
     """Share of the token head's activations that is dropped in training."""
+    label_smoothing: float = 0.0
+    """Share of the answer that training spreads over all tokens; 0 teaches the next token alone."""
     weight_decay: float = 2.0
     """Decoupled weight decay of Phase 2's matrices (AdamW)."""
     warmup_ratio: float = 0.1
@@ -175,7 +177,7 @@ class Config:
             self._require(name, lambda value: 0 < value < math.inf, "a positive number")
         for name in _SHARES:
             self._require(name, lambda value: 0 <= value <= 1, "between 0 and 1")
-        for name in ("ema_momentum", "dropout"):
+        for name in ("ema_momentum", "dropout", "label_smoothing"):
             self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
         for name in (
             "weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers",

@@ -118,8 +118,10 @@ class TokenPredictionModule(L.LightningModule):
             contexts_BTC = self.contexts[batch.row_index]
         else:
             contexts_BTC = self._contexts_with_gradient(batch.tokens)
-        loss = self._loss(contexts_BTC, batch.tokens)
-        self.train_mean_loss.update(loss.detach(), weight=len(batch.tokens))
+        loss, nats = self.head.smoothed_loss(
+            *_shifted(contexts_BTC, batch.tokens), self.config.label_smoothing
+        )
+        self.train_mean_loss.update(nats.detach(), weight=len(batch.tokens))
         if self.trainer.is_last_batch:
             # As a step's figure, which loggers have before the epoch's checkpoint is written.
             mean_loss = self.train_mean_loss.compute()
@@ -131,14 +133,14 @@ class TokenPredictionModule(L.LightningModule):
             contexts_BTC = self.val_contexts[batch.row_index]
         else:
             contexts_BTC = self._exact_contexts(batch.tokens)
-        loss = self._loss(contexts_BTC, batch.tokens)
+        loss = self.head.loss(*_shifted(contexts_BTC, batch.tokens))
         self.val_mean_loss.update(loss, weight=batch.tokens[:, 1:].numel())
 
     def on_validation_epoch_end(self) -> None:
         self._log_perplexity(self.val_mean_loss, names.VAL_LOSS, names.VAL_PPL)
 
     def test_step(self, batch: TokenBatch, batch_index: int) -> None:
-        loss = self._loss(self._exact_contexts(batch.tokens), batch.tokens)
+        loss = self.head.loss(*_shifted(self._exact_contexts(batch.tokens), batch.tokens))
         self.test_mean_loss.update(loss, weight=batch.tokens[:, 1:].numel())
 
     def on_test_epoch_end(self) -> None:
@@ -176,10 +178,6 @@ class TokenPredictionModule(L.LightningModule):
     ) -> None:
         clip_gradients(optimizer, gradient_clip_val)
 
-    def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
-        """Mean nats a token: position t, which has read token t, predicts token t + 1."""
-        return self.head.loss(contexts_BTC[:, :-1], tokens_BT[:, :-1], tokens_BT[:, 1:])
-
     def _exact_contexts(self, tokens_BT: Tensor) -> Tensor:
         with torch.no_grad():
             return solve_rows(self.network, self.network.embed(tokens_BT))
@@ -207,6 +205,11 @@ class TokenPredictionModule(L.LightningModule):
         mean_loss.reset()
         self.log(loss_name, loss)
         self.log(perplexity_name, loss.exp())
+
+
+def _shifted(contexts_BTC: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Contexts, tokens, next tokens: position t, which has read token t, predicts token t + 1."""
+    return contexts_BTC[:, :-1], tokens_BT[:, :-1], tokens_BT[:, 1:]
 
 
 def _decayed_groups(

@@ -92,7 +92,36 @@ class TokenHead(nn.Module):
 
     def loss(self, contexts: Tensor, tokens: Tensor, next_tokens: Tensor) -> Tensor:
         """Mean nats a token of (...) next tokens, without all logits in memory at once."""
-        features = self.features(contexts, tokens).flatten(0, -2)
+        return self._mean_nats(self.features(contexts, tokens), next_tokens)
+
+    def smoothed_loss(
+        self, contexts: Tensor, tokens: Tensor, next_tokens: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy against answers of which a share is spread over all tokens, and `loss`.
+
+        A head that is taught the next token alone learns a small text by heart and leaves all other
+        tokens too little. Label smoothing: Szegedy et al., arXiv 1512.00567.
+
+        Args:
+            contexts: (..., C).
+            tokens: (...) ids that the contexts have read.
+            next_tokens: (...) ids.
+            label_smoothing: the share, from 0 to 1.
+
+        Returns:
+            The loss to train on, and the mean nats a token that are in it.
+        """
+        features = self.features(contexts, tokens)
+        nats = self._mean_nats(features, next_tokens)
+        if label_smoothing == 0:
+            return nats, nats
+        # The normaliser is that of all logits: what is smoothed is how far the answer stands out.
+        weight, bias = self.embedding.weight, self.output_bias
+        answers = weight[next_tokens] - weight.mean(dim=0)
+        margins = (features * answers).sum(dim=-1) + bias[next_tokens] - bias.mean()
+        return nats + label_smoothing * margins.mean(), nats
+
+    def _mean_nats(self, features: Tensor, next_tokens: Tensor) -> Tensor:
         return linear_cross_entropy(
-            features, self.embedding.weight, self.output_bias, next_tokens.flatten()
+            features.flatten(0, -2), self.embedding.weight, self.output_bias, next_tokens.flatten()
         )

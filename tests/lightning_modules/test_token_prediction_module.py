@@ -173,6 +173,23 @@ def test_learning_lowers_the_perplexity(tiny_config: Config, tiny_data: TokenDat
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_label_smoothing_changes_what_is_learnt_and_not_what_is_measured(
+    tiny_config: Config, tiny_data: TokenDataModule
+) -> None:
+    """`train_loss` stays comparable with `val_loss`: nats of the answers alone."""
+    still = dataclasses.replace(tiny_config, dropout=0.0, phase2_learning_rate=1e-12)
+    losses = [
+        float(fit(config, tiny_data)[1].callback_metrics[names.TRAIN_LOSS])
+        for config in (still, dataclasses.replace(still, label_smoothing=0.5))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    weights = [
+        fit(dataclasses.replace(tiny_config, label_smoothing=share), tiny_data)[0].head.state_dict()
+        for share in (0.0, 0.5)
+    ]
+    assert (weights[0]["output_bias"] - weights[1]["output_bias"]).abs().max() > 1e-3
+
+
 def test_same_seed_same_perplexity_to_the_last_bit(
     tiny_config: Config, tiny_data: TokenDataModule
 ) -> None:

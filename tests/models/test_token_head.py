@@ -48,6 +48,27 @@ def test_loss_is_the_cross_entropy_of_the_logits(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(head.loss(contexts, tokens, targets), expected)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("part_size", [100, 3])
+def test_smoothed_loss_is_torchs_own_and_nats_are_not_smoothed(
+    monkeypatch: pytest.MonkeyPatch, label_smoothing: float, part_size: int
+) -> None:
+    head = make_head()
+    contexts, tokens = inputs(2, 5)
+    targets = torch.randint(V, (2, 5))
+    logits = head(contexts, tokens).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(
+        logits, targets.flatten(), label_smoothing=label_smoothing
+    )
+    expected_gradients = torch.autograd.grad(expected, list(head.parameters()))
+    monkeypatch.setattr(models.linear_cross_entropy, "LARGEST_LOGITS", 4 * V * part_size)
+    loss, nats = head.smoothed_loss(contexts, tokens, targets, label_smoothing)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(nats, head.loss(contexts, tokens, targets))
+    gradients = torch.autograd.grad(loss, list(head.parameters()))
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
 @pytest.mark.parametrize("position", [0, 2, 4])
 def test_logits_depend_on_their_own_position_alone(position: int) -> None:
     head = make_head().eval()
