@@ -131,6 +131,9 @@ class Config:
     prior_count: float = 2.0
     """Occurrences of a token in the training text at which the token head trusts half of what it
     learnt after it, and tokens' frequencies for the rest; 0 trusts all."""
+    copy_window: int = 0
+    """Last tokens of the text of which the token head raises those that may be said again; 0 and the
+    context is all that it knows of the past."""
     dropout: float = 0.3
     """Share of the token head's activations that is dropped in training."""
     label_smoothing: float = 0.0
@@ -181,7 +184,7 @@ class Config:
             self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
         for name in (
             "weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers",
-            "contraction_weight", "gate_damping",
+            "contraction_weight", "gate_damping", "copy_window",
         ):  # fmt: skip
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")

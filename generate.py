@@ -144,7 +144,8 @@ def _read(model: "LanguageModel", prompt: str) -> tuple["GenerationState", list[
     prompt_ids = model.tokenizer.encode(prompt, add_special_tokens=False).ids
     ids = [end_of_text_id(model.tokenizer), *prompt_ids]
     tokens_BT = torch.tensor([ids], device=model.module.device)
-    return read_prompt(model.module.network, tokens_BT), prompt_ids
+    module = model.module
+    return read_prompt(module.network, tokens_BT, module.head.num_recent), prompt_ids
 
 
 def _texts(

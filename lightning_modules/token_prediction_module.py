@@ -58,6 +58,7 @@ class TokenPredictionModule(L.LightningModule):
             dropout=config.dropout,
             context_scale=config.context_scale,
             prior_count=config.prior_count,
+            copy_window=config.copy_window,
         )
         if config.share_embedding and not config.freeze_context:
             shared = SharedEmbedding(
@@ -133,14 +134,14 @@ class TokenPredictionModule(L.LightningModule):
             contexts_BTC = self.val_contexts[batch.row_index]
         else:
             contexts_BTC = self._exact_contexts(batch.tokens)
-        loss = self.head.loss(*_shifted(contexts_BTC, batch.tokens))
+        loss = self._loss(contexts_BTC, batch.tokens)
         self.val_mean_loss.update(loss, weight=batch.tokens[:, 1:].numel())
 
     def on_validation_epoch_end(self) -> None:
         self._log_perplexity(self.val_mean_loss, names.VAL_LOSS, names.VAL_PPL)
 
     def test_step(self, batch: TokenBatch, batch_index: int) -> None:
-        loss = self.head.loss(*_shifted(self._exact_contexts(batch.tokens), batch.tokens))
+        loss = self._loss(self._exact_contexts(batch.tokens), batch.tokens)
         self.test_mean_loss.update(loss, weight=batch.tokens[:, 1:].numel())
 
     def on_test_epoch_end(self) -> None:
@@ -177,6 +178,9 @@ class TokenPredictionModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         clip_gradients(optimizer, gradient_clip_val)
+
+    def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
+        return self.head.loss(*_shifted(contexts_BTC, tokens_BT))
 
     def _exact_contexts(self, tokens_BT: Tensor) -> Tensor:
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Text without an end: the state is one context, so that a token costs the same at any position.
+"""Text without an end: the state has one size, so that a token costs the same at any position.
 
-Shapes: B sequences, T tokens, C = context_dim, V = vocabulary.
+Shapes: B sequences, T tokens, R recent ones, C = context_dim, V = vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,20 +31,21 @@ class GenerationState(NamedTuple):
     """All that is kept of the text so far.
 
     context: (B, C), the context that has read every token.
-    token: (B,), the last token.
+    recent: (B, R), the last tokens, R at least 1: all that the head reads, or fewer in a shorter text.
     """
 
     context: Tensor
-    token: Tensor
+    recent: Tensor
 
 
 @torch.no_grad()
-def read_prompt(network: TokenNetwork, tokens_BT: Tensor) -> GenerationState:
+def read_prompt(network: TokenNetwork, tokens_BT: Tensor, num_recent: int = 1) -> GenerationState:
     """Reads tokens in parallel, `PROMPT_CHUNK` at a time.
 
     Args:
         network: F.
         tokens_BT: (B, T), T at least 1.
+        num_recent: R, the head's own.
 
     Raises:
         ValueError: there is no token.
@@ -57,13 +58,24 @@ def read_prompt(network: TokenNetwork, tokens_BT: Tensor) -> GenerationState:
     tolerance = max(_TOLERANCE, (8 * rounding_unit(weight)) ** 2)
     for part in solve_chunks(network, embeddings, tolerance=tolerance, max_sweeps=PROMPT_CHUNK):
         last_BC = part.contexts[:, -1].clone()
-    return GenerationState(last_BC, tokens_BT[:, -1])
+    return GenerationState(last_BC, tokens_BT[:, -num_recent:].clone())
 
 
 @torch.no_grad()
-def read_token(network: TokenNetwork, state: GenerationState, token_B: Tensor) -> GenerationState:
+def read_token(
+    network: TokenNetwork, state: GenerationState, token_B: Tensor, num_recent: int = 1
+) -> GenerationState:
     """The state after one more token: a single application of F."""
-    return GenerationState(network(state.context, network.embed(token_B)), token_B)
+    recent_BR = torch.cat([state.recent, token_B.unsqueeze(1)], dim=1)[:, -num_recent:]
+    return GenerationState(network(state.context, network.embed(token_B)), recent_BR)
+
+
+@torch.no_grad()
+def next_logits(head: TokenHead, state: GenerationState) -> Tensor:
+    """Logits (B, V) of the token after a state."""
+    recent_BR = state.recent
+    logits_B1V: Tensor = head(state.context.unsqueeze(1), recent_BR[:, -1:], recent_BR[:, :-1])
+    return logits_B1V.squeeze(1)
 
 
 @torch.no_grad()
@@ -85,6 +97,6 @@ def generate(
         (B,) token ids.
     """
     while True:
-        token_B = choose(head(state.context, state.token)).to(state.token.device)
+        token_B = choose(next_logits(head, state)).to(state.recent.device)
         yield token_B
-        state = read_token(network, state, token_B)
+        state = read_token(network, state, token_B, head.num_recent)

@@ -1,7 +1,9 @@
 """Cross-entropy of a linear layer's outputs that never holds many logits.
 
-Shapes: N tokens, D features, V = vocabulary.
+Shapes: N tokens, D features, V = vocabulary; B rows of T tokens.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,38 @@ def linear_cross_entropy(
     return F.linear_cross_entropy(
         features_ND, weight_VD, targets_N, linear_bias=bias_V, options=options
     )
+
+
+def mean_over_rows(
+    total_nats: Callable[[Tensor, Tensor, Tensor], Tensor],
+    features_BTD: Tensor,
+    tokens_BT: Tensor,
+    targets_BT: Tensor,
+    vocab_size: int,
+) -> Tensor:
+    """Mean nats a token of logits that need their whole row's tokens.
+
+    More than `LARGEST_LOGITS` bytes are taken in parts of whole rows, whose logits are computed
+    again on the way back.
+
+    Args:
+        total_nats: features, tokens and targets of rows to the sum of their nats.
+        features_BTD: (B, T, D).
+        tokens_BT: (B, T) ids.
+        targets_BT: (B, T) ids.
+        vocab_size: V.
+    """
+    num_rows = max(1, LARGEST_LOGITS // (_BYTES * vocab_size * tokens_BT.shape[1]))
+    parts = list(
+        zip(*(torch.split(x, num_rows) for x in (features_BTD, tokens_BT, targets_BT)), strict=True)
+    )
+    if len(parts) == 1:
+        return total_nats(*parts[0]) / targets_BT.numel()
+    totals = [
+        checkpoint(total_nats, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in parts
+    ]
+    return torch.stack(totals).sum() / targets_BT.numel()
 
 
 def _recomputed(

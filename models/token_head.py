@@ -1,14 +1,15 @@
 """The token head: context and current token -> logits of the next token.
 
 Shapes: V = vocab_size, C = context_dim, D = head_embed_dim, H = head_hidden_dim, `...` any
-leading dimensions.
+leading dimensions; with copying (B, T), sequences and positions, S tokens before them.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.linear_cross_entropy import linear_cross_entropy
+from models.copying import Copying
+from models.linear_cross_entropy import linear_cross_entropy, mean_over_rows
 
 EMBEDDING_STD = 0.02
 """As output weights, embeddings start small; as inputs, they are scaled back to unit variance."""
@@ -36,6 +37,8 @@ class TokenHead(nn.Module):
         context_scale: s. Contexts have many more entries than tokens; at full size the head learns
             a small text's contexts by heart before its tokens.
         prior_count: 0 or more; 0 trusts every token alike.
+        copy_window: last tokens of the text that `Copying` gives a part of the probability to; 0 and
+            the context is all that the head knows of the past.
     """
 
     trust: Tensor
@@ -50,6 +53,7 @@ class TokenHead(nn.Module):
         dropout: float,
         context_scale: float,
         prior_count: float,
+        copy_window: int = 0,
     ) -> None:
         super().__init__()
         self.context_scale = context_scale
@@ -64,6 +68,14 @@ class TokenHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.register_buffer("trust", torch.ones(vocab_size))
+        self.copying: Copying | None = None
+        if copy_window > 0:
+            self.copying = Copying(feature_dim=embed_dim, window=copy_window)
+
+    @property
+    def num_recent(self) -> int:
+        """Tokens of the text that the head reads: the current one, and those it copies from."""
+        return 1 if self.copying is None else 1 + self.copying.window
 
     @torch.no_grad()
     def set_token_counts(self, token_counts_V: Tensor) -> None:
@@ -86,13 +98,24 @@ class TokenHead(nn.Module):
         features = features * self.trust[tokens].unsqueeze(-1)
         return F.dropout(features, self.dropout.p, self.training)
 
-    def forward(self, contexts: Tensor, tokens: Tensor) -> Tensor:
-        """(..., C) contexts that have read the (...) tokens, to logits (..., V)."""
-        return F.linear(self.features(contexts, tokens), self.embedding.weight, self.output_bias)
+    def forward(self, contexts: Tensor, tokens: Tensor, earlier_BS: Tensor | None = None) -> Tensor:
+        """(..., C) contexts that have read the (...) tokens, to logits (..., V).
+
+        Args:
+            contexts: (..., C); with copying (B, T, C).
+            tokens: (...) ids; with copying (B, T).
+            earlier_BS: (B, S) ids of the text before, of which copying reads the last; none for None.
+        """
+        features = self.features(contexts, tokens)
+        logits = self._own_logits(features)
+        if self.copying is None:
+            return logits
+        log_probabilities: Tensor = self.copying(features, tokens, earlier_BS).added_to(logits)
+        return log_probabilities
 
     def loss(self, contexts: Tensor, tokens: Tensor, next_tokens: Tensor) -> Tensor:
         """Mean nats a token of (...) next tokens, without all logits in memory at once."""
-        return self._mean_nats(self.features(contexts, tokens), next_tokens)
+        return self.smoothed_loss(contexts, tokens, next_tokens, label_smoothing=0.0)[1]
 
     def smoothed_loss(
         self, contexts: Tensor, tokens: Tensor, next_tokens: Tensor, label_smoothing: float
@@ -112,16 +135,34 @@ class TokenHead(nn.Module):
             The loss to train on, and the mean nats a token that are in it.
         """
         features = self.features(contexts, tokens)
-        nats = self._mean_nats(features, next_tokens)
+        nats = self._mean_nats(features, tokens, next_tokens)
         if label_smoothing == 0:
             return nats, nats
         # The normaliser is that of all logits: what is smoothed is how far the answer stands out.
+        # What is copied is left out: it is not learnt by heart.
         weight, bias = self.embedding.weight, self.output_bias
         answers = weight[next_tokens] - weight.mean(dim=0)
         margins = (features * answers).sum(dim=-1) + bias[next_tokens] - bias.mean()
         return nats + label_smoothing * margins.mean(), nats
 
-    def _mean_nats(self, features: Tensor, next_tokens: Tensor) -> Tensor:
-        return linear_cross_entropy(
-            features.flatten(0, -2), self.embedding.weight, self.output_bias, next_tokens.flatten()
-        )
+    def _mean_nats(self, features: Tensor, tokens: Tensor, next_tokens: Tensor) -> Tensor:
+        if self.copying is None:
+            return linear_cross_entropy(
+                features.flatten(0, -2),
+                self.embedding.weight,
+                self.output_bias,
+                next_tokens.flatten(),
+            )
+        vocab_size = len(self.output_bias)
+        return mean_over_rows(self._copying_nats, features, tokens, next_tokens, vocab_size)
+
+    def _copying_nats(self, features_BTD: Tensor, tokens_BT: Tensor, next_BT: Tensor) -> Tensor:
+        assert self.copying is not None
+        logits_BTV = self._own_logits(features_BTD)
+        own_nats = F.cross_entropy(logits_BTV.flatten(0, 1), next_BT.flatten(), reduction="none")
+        copied = self.copying(features_BTD, tokens_BT)
+        total: Tensor = copied.answer_nats(own_nats.view_as(next_BT), next_BT).sum()
+        return total
+
+    def _own_logits(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.embedding.weight, self.output_bias)

@@ -24,6 +24,7 @@ from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.fixed_point import solve_chunks
 from models.gated_network import GatedContextNetwork
+from models.generation import GenerationState, next_logits, read_token
 from tuning.training import NO_LOGGER, fit_phase
 
 _SIZES = ("context_dim", "embed_dim", "head_embed_dim", "head_hidden_dim")
@@ -158,28 +159,36 @@ class _EarlyStopping(L.Callback):
 
 
 class ContextGenerator:
-    """Generates with our model: the state is one context, (B, C)."""
+    """Generates with our model: the state is one context, and the tokens that may be copied."""
 
     def __init__(self, module: TokenPredictionModule) -> None:
         self.network, self.head = module.network, module.head
 
-    def read(self, tokens_BT: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Contexts (B, T, C), and the last of them."""
+    def read(
+        self, tokens_BT: Tensor, state: GenerationState | None
+    ) -> tuple[Tensor, GenerationState]:
+        """Contexts (B, T, C), and the state after the last of them."""
         chunks = [self.network.embed(tokens_BT)]
-        num_tokens = tokens_BT.shape[1]
+        initial, recent_BR = (None, tokens_BT[:, :0]) if state is None else state
         result = next(
             solve_chunks(
-                self.network, chunks, tolerance=_TOLERANCE, max_sweeps=num_tokens, initial=state
+                self.network,
+                chunks,
+                tolerance=_TOLERANCE,
+                max_sweeps=tokens_BT.shape[1],
+                initial=initial,
             )
         )
-        return result.contexts, result.contexts[:, -1]
+        recent_BR = torch.cat([recent_BR, tokens_BT], dim=1)[:, -self.head.num_recent :]
+        return result.contexts, GenerationState(result.contexts[:, -1], recent_BR)
 
-    def step(self, tokens_B: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One token a row: logits (B, V), and the next context."""
+    def step(
+        self, tokens_B: Tensor, state: GenerationState | None
+    ) -> tuple[Tensor, GenerationState]:
+        """One token a row: logits (B, V), and the next state."""
         if state is None:
-            state = torch.zeros(
-                len(tokens_B), self.network.context_dim, device=self.head.embedding.weight.device
-            )
-        context = self.network(state, self.network.embed(tokens_B))
-        logits: Tensor = self.head(context, tokens_B)
-        return logits, context
+            weight = self.head.embedding.weight
+            context = torch.zeros(len(tokens_B), self.network.context_dim, device=weight.device)
+            state = GenerationState(context, tokens_B.unsqueeze(1)[:, :0])
+        state = read_token(self.network, state, tokens_B, self.head.num_recent)
+        return next_logits(self.head, state), state

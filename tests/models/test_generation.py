@@ -24,12 +24,12 @@ def network(request: pytest.FixtureRequest) -> AnyNetwork:
     return request.param(vocab_size=V, context_dim=C, embed_dim=E, num_layers=2, update_scale=0.7)
 
 
-@pytest.fixture
-def head() -> TokenHead:
+@pytest.fixture(params=[0, 4, 100])
+def head(request: pytest.FixtureRequest) -> TokenHead:
     torch.manual_seed(1)
     made = TokenHead(
         vocab_size=V, context_dim=C, embed_dim=5, hidden_dim=8, dropout=0.3, context_scale=1.0,
-        prior_count=0.0,
+        prior_count=0.0, copy_window=request.param,
     )  # fmt: skip
     torch.nn.init.normal_(made.update.weight)
     return made.eval()
@@ -49,7 +49,7 @@ def test_a_prompt_read_in_chunks_is_the_scan(
     with torch.no_grad():
         expected = scan(network, network.embed(prompt), torch.zeros(2, C))[:, -1]
     torch.testing.assert_close(state.context, expected, rtol=0, atol=5e-4)
-    assert torch.equal(state.token, prompt[:, -1])
+    assert torch.equal(state.recent, prompt[:, -1:])
 
 
 def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
@@ -63,7 +63,7 @@ def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
         seen.append(logits)
         return next(given)
 
-    state = read_prompt(network, text[:, :10])
+    state = read_prompt(network, text[:, :10], head.num_recent)
     generated = list(islice(generate(network, head, state, choose), 14))
     assert torch.equal(torch.stack(generated, dim=1), text[:, 10:])
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
 def test_a_token_costs_one_application_of_f_to_one_context_at_any_position(
     network: AnyNetwork, head: TokenHead, num_read: int
 ) -> None:
-    state = read_prompt(network, tokens(1, num_read))
+    state = read_prompt(network, tokens(1, num_read), head.num_recent)
     applied: list[tuple[int, ...]] = []
     network.register_forward_pre_hook(lambda _, inputs: applied.append(inputs[0].shape))
     for _ in islice(generate(network, head, state, lambda logits: logits.argmax(-1)), 6):
@@ -86,15 +86,18 @@ def test_a_token_costs_one_application_of_f_to_one_context_at_any_position(
     assert applied == [(1, C)] * 5
 
 
+@pytest.mark.parametrize("num_recent", [1, 5])
 @pytest.mark.parametrize("num_read", [1, 100])
 def test_the_state_does_not_grow_and_holds_on_to_nothing(
-    network: AnyNetwork, num_read: int
+    network: AnyNetwork, num_read: int, num_recent: int
 ) -> None:
-    state = read_prompt(network, tokens(3, num_read))
+    state = read_prompt(network, tokens(3, num_read), num_recent)
+    assert state.recent.untyped_storage().nbytes() == 3 * min(num_read, num_recent) * 8
     for token in tokens(3, 5).unbind(dim=1):
-        state = read_token(network, state, token)
+        state = read_token(network, state, token, num_recent)
     assert isinstance(state, GenerationState)
-    assert [tuple(part.shape) for part in state] == [(3, C), (3,)]
+    assert [tuple(part.shape) for part in state] == [(3, C), (3, num_recent)]
+    assert torch.equal(state.recent, tokens(3, 5)[:, -num_recent:])
     assert state.context.untyped_storage().nbytes() == 3 * C * 4
     assert not state.context.requires_grad
 
