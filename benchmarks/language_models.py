@@ -62,7 +62,8 @@ ModelName = Literal[
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 _SHARED = (
     "corpus", "tokenizer", "vocab_size", "max_seq_length", "num_samples", "num_val_samples",
-    "cache_dir", "accelerator", "random_seed", "phase2_epochs", "freeze_context",
+    "cache_dir", "accelerator", "random_seed", "phase2_epochs", "freeze_context", "label_smoothing",
+    "copy_window",
 )  # fmt: skip
 """Fields of `Config` that the options here set, or a model's name."""
 
@@ -111,6 +112,10 @@ class Options:
     """Validation sequences."""
     batch_size: int = Config.batch_size
     """Sequences in an optimiser step."""
+    label_smoothing: float = 0.0
+    """As train.py has it, for all models that are trained."""
+    copy_window: int = 0
+    """As train.py has it, for all models that are trained."""
     cache_dir: str = Config.cache_dir
     """Folder of the tokenised corpora."""
 
@@ -143,7 +148,8 @@ class Options:
             Config(), corpus=self.corpus, tokenizer=self.tokenizer, vocab_size=self.vocab_size,
             max_seq_length=self.max_seq_length, num_samples=num_samples,
             num_val_samples=self.num_val_samples, batch_size=self.batch_size,
-            cache_dir=self.cache_dir,
+            cache_dir=self.cache_dir, label_smoothing=self.label_smoothing,
+            copy_window=self.copy_window,
             accelerator="cpu" if self.device.startswith("cpu") else "gpu",
         )  # fmt: skip
 
@@ -233,7 +239,8 @@ class Comparison:
         common = {
             **self._data_settings(model), "parameters": target, "trials": self.options.trials,
             "epochs": self.options.epochs, "patience": self.options.patience,
-            "batch_size": self.config.batch_size,
+            "batch_size": self.config.batch_size, "label_smoothing": self.config.label_smoothing,
+            "copy_window": self.config.copy_window,
         }  # fmt: skip
         if model.startswith("ours"):
             common["ours"] = self.overrides

@@ -16,6 +16,7 @@ from benchmarks.baselines.min_gru import MinGRU
 from benchmarks.baselines.ours import VARIANTS, ContextGenerator, Overrides, sized, train_ours
 from benchmarks.baselines.sizing import solve_size
 from benchmarks.baselines.training import Recipe, Rows, Training, train
+from benchmarks.baselines.with_copying import WithCopying
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
@@ -118,11 +119,12 @@ class Baseline:
             patience=task.patience,
             batch_size=task.config.batch_size,
             seed=seed,
+            label_smoothing=task.config.label_smoothing,
         )
         return train(model.to(task.device), rows.to(task.device), recipe)
 
     def generator(self, model: nn.Module) -> Generator[Any]:
-        assert isinstance(model, (LSTM, GPT, MinGRU))
+        assert isinstance(model, (LSTM, GPT, MinGRU, WithCopying))
         return model
 
 
@@ -157,10 +159,10 @@ class Ours:
         return ContextGenerator(model)
 
 
-def _maker(name: str, task: Task) -> Callable[[int, float], LSTM | GPT | MinGRU]:
+def _maker(name: str, task: Task) -> Callable[[int, float], LSTM | GPT | MinGRU | WithCopying]:
     vocab_size = task.datamodule.vocab_size
 
-    def make(size: int, dropout: float) -> LSTM | GPT | MinGRU:
+    def own(size: int, dropout: float) -> LSTM | GPT | MinGRU:
         if name == "lstm":
             return LSTM(vocab_size=vocab_size, width=size, dropout=dropout)
         if name == "mingru":
@@ -171,5 +173,9 @@ def _maker(name: str, task: Task) -> Callable[[int, float], LSTM | GPT | MinGRU]
             dropout=dropout,
             window=task.config.max_seq_length,
         )
+
+    def make(size: int, dropout: float) -> LSTM | GPT | MinGRU | WithCopying:
+        model, window = own(size, dropout), task.config.copy_window
+        return WithCopying(model, window) if window > 0 else model
 
     return make

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from benchmarks.baselines.with_copying import WithCopying
 from lightning_modules.schedule import with_warmup
 
 _EVALUATED_TOKENS = 4_096
@@ -45,6 +46,7 @@ class Recipe:
     patience: epochs without a lower validation loss after which training stops.
     batch_size: rows in a step.
     seed: of the order of the rows, another one in each epoch, and of dropout.
+    label_smoothing: as `Config` has it.
     """
 
     learning_rate: float
@@ -53,6 +55,7 @@ class Recipe:
     patience: int
     batch_size: int
     seed: int
+    label_smoothing: float = 0.0
 
 
 class Training(NamedTuple):
@@ -146,7 +149,8 @@ def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
         model.train()
         permutation = torch.randperm(len(rows.train), generator=order)
         for index in torch.split(permutation, recipe.batch_size):
-            loss = next_token_loss(model, rows.train[index.to(rows.train.device)])
+            batch = rows.train[index.to(rows.train.device)]
+            loss = smoothed_loss(model, batch, recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has it without types
             nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_CLIP)
@@ -154,6 +158,20 @@ def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
             schedule.step()
         best.look(model, mean_loss(model, rows.val))
     return best.training(model, best.num_epochs, start)
+
+
+def smoothed_loss(model: nn.Module, tokens_BT: Tensor, label_smoothing: float) -> Tensor:
+    """Nats a token with label smoothing of the model's own logits, as our own head is trained."""
+    answers_BT = tokens_BT[:, 1:]
+    if isinstance(model, WithCopying):
+        own_BTV, outputs_BTV = model.own_and_mixed(tokens_BT[:, :-1])
+    else:
+        own_BTV = outputs_BTV = model(tokens_BT[:, :-1])
+    nats = F.cross_entropy(outputs_BTV.flatten(0, 1), answers_BT.flatten())
+    if label_smoothing == 0:
+        return nats
+    answer_BT = own_BTV.gather(-1, answers_BT.unsqueeze(-1)).squeeze(-1)
+    return nats + label_smoothing * (answer_BT - own_BTV.mean(dim=-1)).mean()
 
 
 def next_token_loss(

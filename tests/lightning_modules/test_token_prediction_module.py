@@ -27,8 +27,11 @@ def fit(config: Config, data: TokenDataModule) -> tuple[TokenPredictionModule, L
     return module, trainer
 
 
-def test_logits_are_causal(tiny_config: Config, tiny_data: TokenDataModule) -> None:
-    module, _ = fit(tiny_config, tiny_data)
+@pytest.mark.parametrize("copy_window", [0, 6])
+def test_logits_are_causal(
+    tiny_config: Config, tiny_data: TokenDataModule, copy_window: int
+) -> None:
+    module, _ = fit(dataclasses.replace(tiny_config, copy_window=copy_window), tiny_data)
     module.eval()
     tokens = tiny_data.val_rows.tokens
     changed = tokens.clone()

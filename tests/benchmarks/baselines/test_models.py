@@ -10,10 +10,11 @@ from benchmarks.baselines.gpt import GPT
 from benchmarks.baselines.lstm import LSTM
 from benchmarks.baselines.min_gru import MinGRU, gated_scan
 from benchmarks.baselines.sizing import count_parameters, solve_size
+from benchmarks.baselines.with_copying import WithCopying
 from config import InputError
 
 VOCAB, WINDOW = 50, 24
-Model = LSTM | GPT | MinGRU
+Model = LSTM | GPT | MinGRU | WithCopying
 
 
 def lstm(size: int, dropout: float = 0.0) -> Model:
@@ -28,7 +29,11 @@ def min_gru(size: int, dropout: float = 0.0) -> Model:
     return MinGRU(vocab_size=VOCAB, width=size, dropout=dropout)
 
 
-every_model = pytest.mark.parametrize("make", [lstm, gpt, min_gru])
+def copying_lstm(size: int, dropout: float = 0.0) -> Model:
+    return WithCopying(LSTM(vocab_size=VOCAB, width=size, dropout=dropout), 5)
+
+
+every_model = pytest.mark.parametrize("make", [lstm, gpt, min_gru, copying_lstm])
 Make = Callable[..., Model]
 
 

@@ -17,7 +17,8 @@ from benchmarks.baselines.ours import (
     train_ours,
 )
 from benchmarks.baselines.sizing import count_parameters
-from benchmarks.baselines.training import BestEpoch, Recipe, Rows, mean_loss, train
+from benchmarks.baselines.training import BestEpoch, Recipe, Rows, mean_loss, smoothed_loss, train
+from benchmarks.baselines.with_copying import WithCopying
 from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
@@ -122,10 +123,30 @@ def test_variants_train_what_they_say(
     assert loss < math.log(tiny_data.vocab_size)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_smoothing_is_torchs_own(tiny_data: TokenDataModule, label_smoothing: float) -> None:
+    model, rows = lstm(tiny_data).eval(), tiny_data.val_rows.tokens
+    expected = nn.functional.cross_entropy(
+        model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten(), label_smoothing=label_smoothing
+    )
+    torch.testing.assert_close(smoothed_loss(model, rows, label_smoothing), expected)
+
+
+def test_what_is_copied_is_not_smoothed(tiny_data: TokenDataModule) -> None:
+    """A baseline that copies is trained as our own head is."""
+    model, rows = WithCopying(lstm(tiny_data), 8).eval(), tiny_data.val_rows.tokens
+    plain, smoothed = (smoothed_loss(model, rows, share).item() for share in (0.0, 0.3))
+    assert plain == pytest.approx(mean_loss(model, rows))
+    own, half = (smoothed_loss(model.model, rows, share).item() for share in (0.0, 0.3))
+    assert smoothed - plain == pytest.approx(half - own, rel=1e-4)
+
+
+@pytest.mark.parametrize("copy_window", [0, 3])
 def test_our_generator_gives_the_models_own_logits(
-    tiny_config: Config, tiny_data: TokenDataModule
+    tiny_config: Config, tiny_data: TokenDataModule, copy_window: int
 ) -> None:
-    model = train_ours(tiny_config, tiny_data, VARIANTS["ours-untrained"], 5).model.eval()
+    config = dataclasses.replace(tiny_config, copy_window=copy_window)
+    model = train_ours(config, tiny_data, VARIANTS["ours-untrained"], 5).model.eval()
     assert isinstance(model, TokenPredictionModule)
     # After so little training the head hardly looks at contexts.
     nn.init.normal_(model.head.update.weight)
