@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-from config import Config
+from config import Config, Precision
 from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
@@ -191,6 +191,20 @@ def test_label_smoothing_changes_what_is_learnt_and_not_what_is_measured(
         for share in (0.0, 0.5)
     ]
     assert (weights[0]["output_bias"] - weights[1]["output_bias"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_copying_is_trained_in_every_precision(
+    tiny_config: Config, tiny_data: TokenDataModule, precision: Precision
+) -> None:
+    config = dataclasses.replace(tiny_config, copy_window=6, precision=precision)
+    module, trainer = fit(config, tiny_data)
+    copying, untrained = module.head.copying, make(config, tiny_data).head.copying
+    assert copying is not None
+    assert untrained is not None
+    for name, weight in untrained.state_dict().items():
+        assert (copying.state_dict()[name] - weight).abs().max() > 1e-4, name
+    assert math.isfinite(float(trainer.callback_metrics[names.VAL_PPL]))
 
 
 def test_same_seed_same_perplexity_to_the_last_bit(

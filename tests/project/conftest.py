@@ -1,5 +1,6 @@
 """A real run, small."""
 
+import dataclasses
 import io
 
 import pytest
@@ -14,8 +15,9 @@ from tuning.full_length import FullRun, start_run
 def run(
     tiny_config: Config, tiny_data: TokenDataModule, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """Folder of a run that was trained to its end."""
+    """Folder of a run that was trained to its end, of a model that copies too."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    start_run(folder, tiny_config)
-    FullRun(tiny_config, tiny_data, folder, Console(file=io.StringIO())).train()
+    config = dataclasses.replace(tiny_config, copy_window=16, label_smoothing=0.1)
+    start_run(folder, config)
+    FullRun(config, tiny_data, folder, Console(file=io.StringIO())).train()
     return str(folder)

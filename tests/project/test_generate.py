@@ -70,6 +70,7 @@ def test_text_ends_with_its_document_unless_told_otherwise(
     """A model that is sure of end-of-text, id 0, after every token."""
     checkpoint = torch.load(Path(run, "phase2", "best.ckpt"), weights_only=True)
     checkpoint["state_dict"]["head.output_bias"][0] = 1e4
+    checkpoint["state_dict"]["head.copying.gates.bias"].fill_(-1e4)
     torch.save(checkpoint, tmp_path / "final.ckpt")
     sure = ("--checkpoint", str(tmp_path / "final.ckpt"), "--prompt", "so", "--max-new-tokens", "3")
     assert write(*sure) == "so\n"

@@ -23,7 +23,9 @@ def test_a_model_is_used_without_its_run(
     tiny_data: TokenDataModule,
     tmp_path: Path,
 ) -> None:
-    config = dataclasses.replace(tiny_config, memory=memory, freeze_context=freeze_context)
+    config = dataclasses.replace(
+        tiny_config, memory=memory, freeze_context=freeze_context, copy_window=5
+    )
     module = TokenPredictionModule(config, tiny_data.vocab_size)
     module.head.set_token_counts(tiny_data.token_counts())
     for _ in range(2):  # the second replaces the first
