@@ -112,9 +112,9 @@ class Options:
     """Validation sequences."""
     batch_size: int = Config.batch_size
     """Sequences in an optimiser step."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = Config.label_smoothing
     """As train.py has it, for all models that are trained."""
-    copy_window: int = 0
+    copy_window: int = Config.copy_window
     """As train.py has it, for all models that are trained."""
     cache_dir: str = Config.cache_dir
     """Folder of the tokenised corpora."""

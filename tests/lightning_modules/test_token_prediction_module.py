@@ -148,14 +148,17 @@ def test_a_shared_embedding_learns_through_the_contexts(
     assert gradient[unread].abs().max() == 0
 
 
-def test_a_checkpoint_from_before_embeddings_were_shared(
+def test_a_checkpoint_from_before_embeddings_were_shared_and_labels_smoothed(
     tiny_config: Config, tiny_data: TokenDataModule
 ) -> None:
-    config = dataclasses.replace(tiny_config, freeze_context=False, share_embedding=False)
+    config = dataclasses.replace(
+        tiny_config, freeze_context=False, share_embedding=False, label_smoothing=0.0
+    )
     old = make(config, tiny_data)
     record = dataclasses.asdict(config)
-    del record["share_embedding"]
+    del record["share_embedding"], record["label_smoothing"]
     restored = TokenPredictionModule(record, tiny_data.vocab_size)
+    assert restored.config == config
     restored.load_state_dict(old.state_dict())
     tokens = tiny_data.val_rows.tokens
     torch.testing.assert_close(restored.eval()(tokens), old.eval()(tokens), rtol=0, atol=0)
