@@ -136,8 +136,9 @@ class Config:
     context is all that it knows of the past."""
     dropout: float = 0.3
     """Share of the token head's activations that is dropped in training."""
-    label_smoothing: float = 0.1
-    """Share of the answer that training spreads over all tokens; 0 teaches the next token alone."""
+    label_smoothing: float = 0.0
+    """Share of the answer that training spreads over all tokens, which keeps a head from learning a
+    small text by heart; 0 teaches the next token alone."""
     weight_decay: float = 2.0
     """Decoupled weight decay of Phase 2's matrices (AdamW)."""
     warmup_ratio: float = 0.1

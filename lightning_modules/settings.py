@@ -21,11 +21,11 @@ by the rate at most: a weight is one of hundreds in a sum, the scale alone decid
 def as_config(config: Config | dict[str, Any]) -> Config:
     """A `Config`, or the fields of one as checkpoints and runs keep them.
 
-    Those from before embeddings were shared and labels smoothed do not name it, and are as they were.
+    Those from before embeddings were shared do not name it, and have two.
     """
     if isinstance(config, Config):
         return config
-    return Config(**{"share_embedding": False, "label_smoothing": 0.0, **config})
+    return Config(**{"share_embedding": False, **config})
 
 
 def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:
