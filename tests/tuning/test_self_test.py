@@ -50,5 +50,5 @@ def test_a_leak_from_the_future_is_found(
 def test_a_loss_that_is_no_number_is_found(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TokenHead, "_mean_nats", lambda self, f, t: f.sum() * torch.nan)
+    monkeypatch.setattr(TokenHead, "_mean_nats", lambda self, f, *_: f.sum() * torch.nan)
     assert "Phase 2: the loss is finite" in failed(tiny_config)
