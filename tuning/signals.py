@@ -6,7 +6,7 @@ import threading
 import time
 from types import FrameType
 
-_WHOLE = ("optuna", "sqlalchemy")
+_WHOLE = ("optuna", "sqlalchemy", "tensorboard")
 _DIVISIBLE = ("tuning", "lightning")
 _PASSED_OVER = "tuning.storage"
 """Wraps Optuna's transactions and is called amid them: as indivisible as what called it."""
@@ -23,7 +23,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def listen_for_signals() -> None:
-    """Makes SIGINT and SIGTERM raise `KeyboardInterrupt`, but never amid a write of the study."""
+    """Makes SIGINT and SIGTERM raise `KeyboardInterrupt`, but never amid a write of the study or log."""
     global _raised
     _raised = None
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -33,7 +33,8 @@ def listen_for_signals() -> None:
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     global _put_off, _waits, _raised
     if is_indivisible(frame):
-        # Raised there, it could leave a transaction open, and with it a locked database.
+        # Raised there, it could leave a transaction open, and with it a locked database, or a log's
+        # queue that waits for ever for what was half put in.
         if not _waits:
             _waits = True
             _put_off = threading.Timer(_RETRY_SECONDS, _send_again, [signum])
@@ -77,8 +78,8 @@ def await_put_off() -> None:
 def is_indivisible(frame: FrameType | None) -> bool:
     """Whether the code that runs must not be interrupted by an exception.
 
-    That is a finaliser and all that it calls, which would swallow it, and what belongs to Optuna or
-    its database, not to what these call.
+    That is a finaliser and all that it calls, which would swallow it, and what belongs to Optuna, its
+    database or TensorBoard's log, not to what these call.
     """
     whole: bool | None = None
     while frame is not None:

@@ -4,11 +4,12 @@ import contextlib
 import itertools
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, FunctionType
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 import optuna
@@ -18,6 +19,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 from torch.utils.data import TensorDataset
+from torch.utils.tensorboard import SummaryWriter
 
 from config import Config
 from tuning import signals
@@ -112,6 +114,36 @@ def check_that_the_signal_harms_nothing(
     assert TrialState.RUNNING not in {trial.state for trial in again.trials}
     again.optimize(objective, n_trials=1)
     assert again.trials[-1].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("event", range(1, 40, 2))
+def test_no_signal_amid_a_log_entry_blocks_the_log(tmp_path: Path, event: int) -> None:
+    """Raised between two lines of TensorBoard's queue, it left it waiting for ever."""
+    writer = SummaryWriter(str(tmp_path))
+    writer.add_scalar("warm-up", 0.0, 0)
+    seen = itertools.count()
+    rooms = ("tensorboard.summary.writer.event_file_writer", "queue", "threading")
+
+    def interrupt(frame: FrameType, kind: str, _: object) -> Any:
+        if frame.f_globals.get("__name__") in rooms and kind == "line" and next(seen) == event:
+            signal.raise_signal(signal.SIGINT)
+        return interrupt
+
+    def write() -> None:
+        sys.settrace(interrupt)
+        try:
+            writer.add_scalar("loss", 1.0, 1)
+            writer.flush()
+        finally:
+            sys.settrace(None)
+        signals.await_put_off()
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    closing = threading.Thread(target=writer.close, daemon=True)
+    closing.start()
+    closing.join(timeout=10)
+    assert not closing.is_alive()
 
 
 def test_a_signal_outside_of_the_study_is_raised_at_once() -> None:
