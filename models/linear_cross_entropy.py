@@ -70,16 +70,10 @@ def mean_over_rows(
         vocab_size: V.
     """
     num_rows = max(1, LARGEST_LOGITS // (_BYTES * vocab_size * tokens_BT.shape[1]))
-    parts = list(
-        zip(*(torch.split(x, num_rows) for x in (features_BTD, tokens_BT, targets_BT)), strict=True)
-    )
-    if len(parts) == 1:
-        return total_nats(*parts[0]) / targets_BT.numel()
-    totals = [
-        checkpoint(total_nats, *part, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ]
-    return torch.stack(totals).sum() / targets_BT.numel()
+    if len(targets_BT) <= num_rows:
+        return total_nats(features_BTD, tokens_BT, targets_BT) / targets_BT.numel()
+    total = _sum_of_parts(total_nats, num_rows, features_BTD, tokens_BT, targets_BT)
+    return total / targets_BT.numel()
 
 
 def _recomputed(
@@ -89,10 +83,13 @@ def _recomputed(
         logits = F.linear(features, weight_VD, bias_V)
         return F.cross_entropy(logits, targets, reduction="sum")
 
-    parts = zip(torch.split(features_ND, part_size), torch.split(targets_N, part_size), strict=True)
     with torch.autocast(features_ND.device.type, enabled=False):
-        totals = [
-            checkpoint(total, *part, use_reentrant=False, preserve_rng_state=False)
-            for part in parts
-        ]
-    return torch.stack(totals).sum() / len(targets_N)
+        return _sum_of_parts(total, part_size, features_ND, targets_N) / len(targets_N)
+
+
+def _sum_of_parts(total: Callable[..., Tensor], part_size: int, *tensors: Tensor) -> Tensor:
+    parts = zip(*(torch.split(tensor, part_size) for tensor in tensors), strict=True)
+    totals = [
+        checkpoint(total, *part, use_reentrant=False, preserve_rng_state=False) for part in parts
+    ]
+    return torch.stack(totals).sum()

@@ -92,9 +92,9 @@ def test_neither_optuna_nor_the_default_corpus_is_needed(tmp_path: Path) -> None
         "    return version(name)\n"
         "m.version = missing\n"
         "made, found = (load_text(corpus, 300, Path('.')) for corpus in (sys.argv[1], 'chitchat'))\n"
-        "assert made.train.equal(found.train) and len(found.counts) == 300\n"
+        "print(made.train.equal(found.train), len(found.counts))\n"
     )
-    run("-c", code, str(CHAT), cwd=tmp_path)
+    assert run("-c", code, str(CHAT), cwd=tmp_path).stdout == "True 300\n"
 
 
 def test_the_solver_benchmark_has_a_line_for_every_case(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def test_no_password_on_a_command_line(file: Path) -> None:
 
 
 def test_the_batch_script_is_bash() -> None:
-    subprocess.run(["bash", "-n", str(BATCH)], check=True)
+    read = subprocess.run(["bash", "-n", str(BATCH)], capture_output=True, text=True)
+    assert (read.returncode, read.stderr) == (0, "")
 
 
 def test_the_batch_script_ends_before_its_limit() -> None:
@@ -178,6 +179,7 @@ def test_the_job_writes_to_a_shared_file_system(claim_and_job: list[dict]) -> No
 
 def test_kubernetes_accepts_the_manifest(claim_and_job: list[dict]) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
+    assert [resource["kind"] for resource in claim_and_job] == ["PersistentVolumeClaim", "Job"]
     for resource in claim_and_job:
         validate(resource, "1.31", strict=True)
 
