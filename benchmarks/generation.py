@@ -102,7 +102,7 @@ def _ours(vocab_size: int) -> Contender:
     head = _head(vocab_size, config.context_dim)
 
     def start(position: int) -> Iterator[Tensor]:
-        state = read_prompt(network, torch.randint(vocab_size, (1, position)))
+        state = read_prompt(network, torch.randint(vocab_size, (1, position)), head.num_recent)
         return generate(network, head, state, _greedy)
 
     state_bytes = 4 * config.context_dim + 8

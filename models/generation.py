@@ -39,13 +39,13 @@ class GenerationState(NamedTuple):
 
 
 @torch.no_grad()
-def read_prompt(network: TokenNetwork, tokens_BT: Tensor, num_recent: int = 1) -> GenerationState:
+def read_prompt(network: TokenNetwork, tokens_BT: Tensor, num_recent: int) -> GenerationState:
     """Reads tokens in parallel, `PROMPT_CHUNK` at a time.
 
     Args:
         network: F.
         tokens_BT: (B, T), T at least 1.
-        num_recent: R, the head's own.
+        num_recent: R, the `num_recent` of the head that goes on.
 
     Raises:
         ValueError: there is no token.
@@ -63,7 +63,7 @@ def read_prompt(network: TokenNetwork, tokens_BT: Tensor, num_recent: int = 1) -
 
 @torch.no_grad()
 def read_token(
-    network: TokenNetwork, state: GenerationState, token_B: Tensor, num_recent: int = 1
+    network: TokenNetwork, state: GenerationState, token_B: Tensor, num_recent: int
 ) -> GenerationState:
     """The state after one more token: a single application of F."""
     recent_BR = torch.cat([state.recent, token_B.unsqueeze(1)], dim=1)[:, -num_recent:]

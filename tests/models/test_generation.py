@@ -45,7 +45,7 @@ def test_a_prompt_read_in_chunks_is_the_scan(
 ) -> None:
     monkeypatch.setattr(models.generation, "PROMPT_CHUNK", 8)
     prompt = tokens(2, num_tokens)
-    state = read_prompt(network, prompt)
+    state = read_prompt(network, prompt, 1)
     with torch.no_grad():
         expected = scan(network, network.embed(prompt), torch.zeros(2, C))[:, -1]
     torch.testing.assert_close(state.context, expected, rtol=0, atol=5e-4)
@@ -104,4 +104,4 @@ def test_the_state_does_not_grow_and_holds_on_to_nothing(
 
 def test_a_prompt_of_no_token_is_refused(network: AnyNetwork) -> None:
     with pytest.raises(ValueError, match="no token"):
-        read_prompt(network, tokens(1, 0))
+        read_prompt(network, tokens(1, 0), 1)
