@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from models.scan import scan
 from models.solver_cost import plan
 from models.sweeps import LinearMemory, Network, carry_gradient, sweep
-from models.windows import Outcome, rounding_unit, scan, solve_by_windows
+from models.windows import Outcome, rounding_unit, solve_by_windows
 
 Method = Literal["auto", "scan", "sweeps", "blocks", "quasi_newton"]
 
@@ -78,8 +79,7 @@ def solve(
         initial: (B, C), the context left of the first position; zeros where None.
         num_gradient_sweeps: sweeps that are added to the solution and carry gradients to F, to
             the embeddings and to `initial`; with 0 no gradient is built.
-        carry: hand the gradient of the last of them on over the whole text; see
-            `models.sweeps.carry_gradient`.
+        carry: as `with_gradient` takes it.
 
     Raises:
         ValueError: `max_sweeps`, `tolerance` or `num_gradient_sweeps` is out of its range, the
@@ -93,22 +93,41 @@ def solve(
         raise ValueError(f"initial of shape {tuple(initial.shape)} must have {shape}")
     with torch.no_grad():
         result = _solve(network, embeddings, initial, tolerance, max_sweeps, method)
-    contexts = result.contexts
-    before = contexts
-    for _ in range(num_gradient_sweeps):
-        before, contexts = contexts, sweep(network, contexts, embeddings, initial)
-    if carry and num_gradient_sweeps > 0:
-        contexts = carry_gradient(network, before, contexts, embeddings)
+    if num_gradient_sweeps == 0:
+        return result
+    contexts = with_gradient(
+        network, result.contexts, embeddings, initial, num_sweeps=num_gradient_sweeps, carry=carry
+    )
     return result._replace(contexts=contexts)
 
 
-def solve_rows(
+def with_gradient(
     network: Network,
-    embeddings_BTE: Tensor,
+    contexts: Tensor,
+    embeddings: Tensor,
+    initial: Tensor | None = None,
     *,
-    num_gradient_sweeps: int = 0,
-    carry: bool = False,
+    num_sweeps: int,
+    carry: bool,
 ) -> Tensor:
+    """A solution (B, T, C), swept so that gradients reach F, the embeddings and `initial`.
+
+    Args:
+        network: F.
+        contexts: (B, T, C), solved.
+        embeddings: (B, T, E).
+        initial: (B, C), the context left of the first position; zeros where None.
+        num_sweeps: 1 or more.
+        carry: hand the gradient of the last of them on over the whole text; see
+            `models.sweeps.carry_gradient`.
+    """
+    before = contexts
+    for _ in range(num_sweeps):
+        before, contexts = contexts, sweep(network, contexts, embeddings, initial)
+    return carry_gradient(network, before, contexts, embeddings) if carry else contexts
+
+
+def solve_rows(network: Network, embeddings_BTE: Tensor) -> Tensor:
     """The contexts (B, T, C) of texts that start from nothing, as exact as is useful."""
     # Root mean square 1e-4, or what the arithmetic allows where that is less precise.
     tolerance = max(1e-8, (8 * rounding_unit(embeddings_BTE)) ** 2)
@@ -117,8 +136,6 @@ def solve_rows(
         embeddings_BTE,
         tolerance=tolerance,
         max_sweeps=embeddings_BTE.shape[1],
-        num_gradient_sweeps=num_gradient_sweeps,
-        carry=carry,
     ).contexts
 
 

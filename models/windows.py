@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.scan import scan
 from models.sweeps import Network, quasi_newton_step, residuals, sweep
 
 Outcome = Literal["converged", "max_sweeps", "non_finite", "amplified_rounding", "gave_up"]
@@ -215,17 +216,6 @@ def _moved(values: Tensor, count: int, width: int, *, new: float) -> Tensor:
     kept = values[:, count:]
     shape = (len(kept), width - kept.shape[1], *kept.shape[2:])
     return torch.cat([kept, kept.new_full(shape, new)], dim=1)
-
-
-def scan(network: Network, embeddings_BTE: Tensor, initial_BC: Tensor) -> Tensor:
-    """The contexts (B, T, C) token by token: what every other way is measured against."""
-    num_rows, num_positions, _ = embeddings_BTE.shape
-    contexts_BTC = initial_BC.new_empty(num_rows, num_positions, initial_BC.shape[-1])
-    context_BC = initial_BC
-    for position in range(num_positions):
-        context_BC = network(context_BC, embeddings_BTE[:, position])
-        contexts_BTC[:, position] = context_BC
-    return contexts_BTC
 
 
 def rounding_unit(values: Tensor) -> float:

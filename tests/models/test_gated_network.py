@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.fixed_point import solve, solve_rows
+from models.fixed_point import solve, solve_rows, with_gradient
 from models.gated_network import GatedContextNetwork
 from models.sweeps import residuals, sweep
 
@@ -185,8 +185,13 @@ def test_a_carried_gradient_is_nearly_that_through_all_tokens(reads_context: boo
     direction = torch.randn(2, 256, dtype=torch.float64)
 
     def slope(num_gradient_sweeps: int, carry: bool) -> tuple[Tensor, Tensor]:
-        contexts = solve_rows(
-            network, network.embed(tokens), num_gradient_sweeps=num_gradient_sweeps, carry=carry
+        embeddings = network.embed(tokens)
+        contexts = with_gradient(
+            network,
+            solve_rows(network, embeddings.detach()),
+            embeddings,
+            num_sweeps=num_gradient_sweeps,
+            carry=carry,
         )
         loss = (contexts[:, -1] * direction).sum()
         (gradient,) = torch.autograd.grad(loss, network.embedding.weight)
@@ -204,7 +209,8 @@ def test_no_gradient_is_carried_to_the_past_from_the_future() -> None:
     network = make_network()
     tokens = random_tokens(1, 12)
     embeddings = network.embed(tokens).detach().requires_grad_()
-    contexts = solve_rows(network, embeddings, num_gradient_sweeps=1, carry=True)
+    solved = solve_rows(network, embeddings.detach())
+    contexts = with_gradient(network, solved, embeddings, num_sweeps=1, carry=True)
     (slope,) = torch.autograd.grad(contexts[:, 5].sum() + contexts[:, 5].square().sum(), embeddings)
     assert slope[:, 6:].eq(0).all()
     assert slope[:, :6].ne(0).any(dim=-1).all()

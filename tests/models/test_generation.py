@@ -10,8 +10,8 @@ import models.generation
 from models.context_network import ContextNetwork
 from models.gated_network import GatedContextNetwork
 from models.generation import GenerationState, generate, read_prompt, read_token
+from models.scan import scan
 from models.token_head import TokenHead
-from models.windows import scan
 
 V, C, E = 19, 12, 6
 
