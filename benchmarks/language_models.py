@@ -29,7 +29,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import tyro
 
@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 import command_line
-from benchmarks.baselines.candidates import Candidate, Task, candidate
+from benchmarks.baselines.candidates import Candidate, Task, candidate, parse_given
 from benchmarks.baselines.curves import draw_curves
 from benchmarks.baselines.generation import Generator, milliseconds_a_token
 from benchmarks.baselines.kneser_ney import KneserNey, KneserNeyGenerator
@@ -90,6 +90,11 @@ class Options:
     ours: tuple[str, ...] = ()
     """Fields of our own Config, FIELD=VALUE, such as `memory=residual`; one that is given is not
     tuned, and a size not scaled."""
+    baselines: tuple[str, ...] = ()
+    """Values of what is tuned of lstm, gpt and mingru, NAME=VALUE, such as `learning_rate=3e-3`; one
+    that is given is not tuned."""
+    compile: bool = False
+    """Compile what a training step computes, of all models that are trained."""
     records: Path = Path("runs/language_models.jsonl")
     """File of finished trainings; the studies are beside it, in a file that ends with .db."""
     table: bool = False
@@ -163,18 +168,25 @@ def main() -> int:
     else:
         device = open_device(options.device)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        cells = _measure(options, overrides, device)
+        cells = _measure(options, Given(overrides, parse_given(options.baselines)), device)
     print("\n".join(table_lines(cells, MODELS)))
     if options.plot is not None:
         draw_curves(cells).savefig(options.plot, dpi=150)
     return 0
 
 
-def _measure(options: Options, overrides: Overrides, device: torch.device) -> list[Cell]:
+class Given(NamedTuple):
+    """What is not tuned: fields of our own configuration, and values of the other models."""
+
+    ours: Overrides
+    baselines: Mapping[str, float]
+
+
+def _measure(options: Options, given: Given, device: torch.device) -> list[Cell]:
     with Records(options.records) as records:
         try:
             for tokens in dict.fromkeys(options.tokens):
-                Comparison(options, overrides, records, device, tokens).run()
+                Comparison(options, given, records, device, tokens).run()
         except KeyboardInterrupt:
             print("Interrupted; the same command goes on.", flush=True)
             raise
@@ -187,12 +199,12 @@ class Comparison:
     def __init__(
         self,
         options: Options,
-        overrides: Overrides,
+        given: Given,
         records: Records,
         device: torch.device,
         tokens: int,
     ) -> None:
-        self.options, self.overrides = options, overrides
+        self.options, self.given = options, given
         self.records, self.device = records, device
         self.config = options.config(num_samples=tokens // options.max_seq_length)
         self.data = TokenDataModule(self.config)
@@ -240,10 +252,12 @@ class Comparison:
             **self._data_settings(model), "parameters": target, "trials": self.options.trials,
             "epochs": self.options.epochs, "patience": self.options.patience,
             "batch_size": self.config.batch_size, "label_smoothing": self.config.label_smoothing,
-            "copy_window": self.config.copy_window,
+            "copy_window": self.config.copy_window, "compile": self.options.compile,
         }  # fmt: skip
         if model.startswith("ours"):
-            common["ours"] = self.overrides
+            common["ours"] = self.given.ours
+        elif self.given.baselines:
+            common["baselines"] = self.given.baselines
         missing = [
             settings
             for seed in dict.fromkeys(self.options.seeds)
@@ -254,7 +268,7 @@ class Comparison:
         print(f"{model}, {target:,.0f} parameters, {self.num_tokens:,} tokens", flush=True)
         task = Task(
             self.config, self.data, target, self.options.epochs, self.options.patience,
-            self.device, self.overrides,
+            self.device, self.given.ours, self.given.baselines, self.options.compile,
         )  # fmt: skip
         trained = candidate(model, task)
         values = self._tuned(trained, study_name(common)) if self.options.trials else trained.first

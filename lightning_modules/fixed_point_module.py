@@ -1,6 +1,7 @@
 """Phase 1: contexts that reach a fixed point and stay diverse."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.context_store import ContextStore
+from lightning_modules.full_batches import FullBatches
 from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import scheduled
 from lightning_modules.settings import (
@@ -39,6 +41,7 @@ _FIGURES = (
     names.PHASE1_DIVERSITY,
     names.PHASE1_CONVERGED_RATIO,
 )
+_LossOfSweep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 _VAL_TOKENS_A_TRAINING_TOKEN = 1 / 3
 """Unseen tokens that are measured for every training token of the sweeps between two measurements:
 a measurement is two passes of F where training is three, and takes a fifth of the time at most."""
@@ -80,6 +83,7 @@ class FixedPointModule(L.LightningModule):
         self._restored: tuple[Tensor, Tensor] | None = None
         self._is_measured = True
         self._num_to_sweep = 0
+        self.loss_of_sweep: _LossOfSweep = self._loss_of_sweep
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) to the contexts (B, T, C) that have read them."""
@@ -114,23 +118,8 @@ class FixedPointModule(L.LightningModule):
     def training_step(self, batch: TokenBatch, batch_index: int) -> Tensor:
         assert self.contexts is not None
         previous_BTC = self.contexts[batch.row_index]
-        embeddings_BTE = self.network.embed(batch.tokens)
-        swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
-        residuals_BT = residuals(previous_BTC, swept_BTC)
-        residual = residuals_BT.mean()
-        diversity = self.diversity(self.statistics(swept_BTC))
-        weight = self.config.dist_reg_weight
-        remaining = self._contraction(previous_BTC, embeddings_BTE, swept_BTC)
-        lasting = lasting_disturbance(remaining)
-        convergence = residual + self.config.contraction_weight * lasting
-        loss = (1 - weight) * convergence + weight * diversity
-        with torch.no_grad():
-            next_BTC = quasi_newton_step(
-                self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE
-            )
+        loss, figures, next_BTC = self.loss_of_sweep(previous_BTC, batch.tokens)
         self.contexts[batch.row_index] = next_BTC
-        ratio = self._converged_ratio(residuals_BT)
-        figures = torch.stack([loss, residual, remaining, diversity, ratio]).detach()
         self.figures.update(figures, weight=len(batch.tokens))
         if self.trainer.is_last_batch:
             # Once an epoch: logging at every step cost more than a tenth of a small step.
@@ -221,6 +210,30 @@ class FixedPointModule(L.LightningModule):
     def forget_contexts(self) -> None:
         """Gives back the room of the contexts, which nothing after Phase 1 reads."""
         self.contexts = self.val_contexts = self._restored = None
+
+    def compile_steps(self) -> None:
+        """Compiles F, and what a step computes for a full batch; results differ by rounding."""
+        self.network.compile()
+        self.loss_of_sweep = FullBatches(self._loss_of_sweep)
+
+    def _loss_of_sweep(
+        self, previous_BTC: Tensor, tokens_BT: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of a sweep, its `_FIGURES`, and the contexts (B, T, C) that it leaves."""
+        embeddings_BTE = self.network.embed(tokens_BT)
+        swept_BTC = sweep(self.network, previous_BTC, embeddings_BTE)
+        residuals_BT = residuals(previous_BTC, swept_BTC)
+        residual = residuals_BT.mean()
+        diversity = self.diversity(self.statistics(swept_BTC))
+        weight = self.config.dist_reg_weight
+        remaining = self._contraction(previous_BTC, embeddings_BTE, swept_BTC)
+        lasting = lasting_disturbance(remaining)
+        convergence = residual + self.config.contraction_weight * lasting
+        loss = (1 - weight) * convergence + weight * diversity
+        ratio = self._converged_ratio(residuals_BT)
+        figures = torch.stack([loss, residual, remaining, diversity, ratio]).detach()
+        next_BTC = quasi_newton_step(self.network, previous_BTC, swept_BTC.detach(), embeddings_BTE)
+        return loss, figures, next_BTC
 
     def _contraction(
         self, previous_BTC: Tensor, embeddings_BTE: Tensor, swept_BTC: Tensor

@@ -1,5 +1,6 @@
 """Phase 2: the next token from the contexts."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import lightning as L
@@ -14,6 +15,7 @@ from datamodules.token_datamodule import TokenBatch, TokenRows
 from lightning_modules import metric_names as names
 from lightning_modules.context_store import ContextStore
 from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.full_batches import FullBatches
 from lightning_modules.metrics import WeightedMean
 from lightning_modules.schedule import scheduled
 from lightning_modules.settings import (
@@ -23,12 +25,14 @@ from lightning_modules.settings import (
     context_network,
     context_store,
 )
-from models.fixed_point import solve_rows
+from models.fixed_point import solve_rows, with_gradient
 from models.shared_embedding import SharedEmbedding
 from models.token_head import EMBEDDING_STD, TokenHead
 
 _ROWS_AT_ONCE = 256
 """Rows whose contexts are solved together: enough to fill a matrix product."""
+
+_LossOfTokens = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 TOKENIZER_KEY = "tokenizer"
 """Where a checkpoint holds the tokenizer, as the text of a tokenizer.json."""
@@ -71,6 +75,7 @@ class TokenPredictionModule(L.LightningModule):
         self.contexts: ContextStore | None = None
         self.val_contexts: ContextStore | None = None
         self.tokenizer_json: str | None = None
+        self.loss_of_tokens: _LossOfTokens = self._loss_of_tokens
 
     @classmethod
     def from_phase1(cls, phase1: FixedPointModule, vocab_size: int) -> Self:
@@ -118,10 +123,8 @@ class TokenPredictionModule(L.LightningModule):
         if self.contexts is not None:
             contexts_BTC = self.contexts[batch.row_index]
         else:
-            contexts_BTC = self._contexts_with_gradient(batch.tokens)
-        loss, nats = self.head.smoothed_loss(
-            *_shifted(contexts_BTC, batch.tokens), self.config.label_smoothing
-        )
+            contexts_BTC = self._exact_contexts(batch.tokens)
+        loss, nats = self.loss_of_tokens(contexts_BTC, batch.tokens)
         self.train_mean_loss.update(nats.detach(), weight=len(batch.tokens))
         if self.trainer.is_last_batch:
             # As a step's figure, which loggers have before the epoch's checkpoint is written.
@@ -179,21 +182,33 @@ class TokenPredictionModule(L.LightningModule):
     ) -> None:
         clip_gradients(optimizer, gradient_clip_val)
 
+    def compile_steps(self) -> None:
+        """Compiles F, and what a step computes for a full batch; results differ by rounding."""
+        self.network.compile()
+        self.loss_of_tokens = FullBatches(self._loss_of_tokens)
+
+    def _loss_of_tokens(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss to train on and the mean nats a token, from exact contexts."""
+        if not self.config.freeze_context:
+            contexts_BTC = self._with_gradient(contexts_BTC, tokens_BT)
+        shifted = _shifted(contexts_BTC, tokens_BT)
+        return self.head.smoothed_loss(*shifted, self.config.label_smoothing)
+
+    def _with_gradient(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
+        return with_gradient(
+            self.network,
+            contexts_BTC,
+            self.network.embed(tokens_BT),
+            num_sweeps=self.config.phase2_num_sweeps,
+            carry=self.config.phase2_gradient == "memory",
+        )
+
     def _loss(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> Tensor:
         return self.head.loss(*_shifted(contexts_BTC, tokens_BT))
 
     def _exact_contexts(self, tokens_BT: Tensor) -> Tensor:
         with torch.no_grad():
             return solve_rows(self.network, self.network.embed(tokens_BT))
-
-    def _contexts_with_gradient(self, tokens_BT: Tensor) -> Tensor:
-        embeddings_BTE = self.network.embed(tokens_BT)
-        return solve_rows(
-            self.network,
-            embeddings_BTE,
-            num_gradient_sweeps=self.config.phase2_num_sweeps,
-            carry=self.config.phase2_gradient == "memory",
-        )
 
     def _contexts_of(self, rows: TokenRows) -> ContextStore:
         weight, num_sharing = self.network.embedding.weight, self.trainer.num_devices

@@ -145,7 +145,7 @@ class FullRun:
         module = FixedPointModule(self.config, self.datamodule.vocab_size)
         random_state = torch.get_rng_state()
         if self.options.compile:
-            module.network.compile()
+            module.compile_steps()
         trainer = self._fit(
             module,
             _PHASE1,
@@ -177,8 +177,7 @@ class FullRun:
             callbacks.append(EarlyStopping(names.VAL_PPL, patience=self.options.patience))
         if not self._is_done(_PHASE2):
             if self.options.compile:
-                module.network.compile()
-                module.head.compile()
+                module.compile_steps()
             num_epochs = self.config.phase2_epochs
             trainer = self._fit(module, _PHASE2, num_epochs, describe_phase2, callbacks)
             if self.options.patience is not None and trainer.current_epoch < num_epochs:

@@ -26,7 +26,7 @@ class RunOptions:
     """How devices share a batch: `ddp` gives each an equal part of it and a copy of the model;
     `auto` is `ddp` where there are several."""
     compile: bool = False
-    """Compile the context network and the token head with torch.compile."""
+    """Compile what a training step computes with torch.compile; it takes half a minute at first."""
     checkpoint_minutes: float | None = None
     """Minutes after which a checkpoint is written amid an epoch, too; after every epoch one is."""
     patience: int | None = None

@@ -1,8 +1,9 @@
 """The trained models of the comparison, each with what is tuned of it and how it is trained."""
 
 import dataclasses
+import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from benchmarks.baselines.ours import VARIANTS, ContextGenerator, Overrides, siz
 from benchmarks.baselines.sizing import solve_size
 from benchmarks.baselines.training import Recipe, Rows, Training, train
 from benchmarks.baselines.with_copying import WithCopying
-from config import Config
+from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning.search_space import TUNABLE, Range
@@ -26,6 +27,8 @@ BASELINES = ("lstm", "gpt", "mingru")
 
 _DROPOUT = Range(0.0, 0.7, log=False)
 _WEIGHT_DECAY = Range(1e-2, 3.0, log=True)
+_HIGHEST = {"learning_rate": math.inf, "dropout": 1.0, "weight_decay": math.inf}
+"""What is tuned of LSTM, GPT and minGRU, and the bound that a value is below."""
 _RANGES: Mapping[str, Mapping[str, Range]] = types.MappingProxyType(
     {
         "lstm": {"learning_rate": Range(1e-3, 2e-2, log=True)},
@@ -60,6 +63,8 @@ class Task(NamedTuple):
     target: number of parameters.
     num_epochs, patience: as `Recipe` has them.
     overrides: fields of `config` that were set for our own model, and are neither scaled nor tuned.
+    given: values of the other models that were set, and are not tuned.
+    compiled: whether training steps are compiled.
     """
 
     config: Config
@@ -69,6 +74,33 @@ class Task(NamedTuple):
     patience: int
     device: torch.device
     overrides: Overrides
+    given: Mapping[str, float]
+    compiled: bool
+
+
+def parse_given(pairs: Sequence[str]) -> dict[str, float]:
+    """`NAME=VALUE` texts to values of what is tuned of LSTM, GPT and minGRU.
+
+    Raises:
+        InputError: nothing that is tuned, or a value out of its range.
+    """
+    given: dict[str, float] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in _HIGHEST:
+            raise InputError(
+                f"--baselines {pair!r} must be NAME=VALUE, NAME one of {', '.join(_HIGHEST)}."
+            )
+        try:
+            given[name] = float(text)
+        except ValueError as error:
+            raise InputError(f"--baselines {pair!r}: the value must be a number.") from error
+        highest = _HIGHEST[name]
+        if not 0 <= given[name] < highest:
+            right = "0 or more" if highest == math.inf else f"at least 0 and below {highest:g}"
+            raise InputError(f"--baselines {pair!r}: the value must be {right}.")
+    return given
 
 
 class Candidate(Protocol):
@@ -97,17 +129,17 @@ class Baseline:
 
     def __init__(self, name: str, task: Task) -> None:
         self.task = task
+        ranges = {**_RANGES[name], "dropout": _DROPOUT, "weight_decay": _WEIGHT_DECAY}
         self.ranges: Mapping[str, Range] = {
-            **_RANGES[name],
-            "dropout": _DROPOUT,
-            "weight_decay": _WEIGHT_DECAY,
+            name: ranges[name] for name in ranges if name not in task.given
         }
-        self.first: Mapping[str, float] = FIRST[name]
+        self.first: Mapping[str, float] = {tuned: FIRST[name][tuned] for tuned in self.ranges}
         self._make = _maker(name, task)
         self._size = solve_size(lambda size: self._make(size, 0.0), task.target)
 
     def train(self, values: Mapping[str, float], seed: int) -> Training:
         task, data = self.task, self.task.datamodule
+        values = {**values, **task.given}
         torch.manual_seed(seed)
         model = self._make(self._size, values["dropout"])
         model.embedding.set_token_counts(data.token_counts())
@@ -120,6 +152,7 @@ class Baseline:
             batch_size=task.config.batch_size,
             seed=seed,
             label_smoothing=task.config.label_smoothing,
+            compiled=task.compiled,
         )
         return train(model.to(task.device), rows.to(task.device), recipe)
 
@@ -151,7 +184,10 @@ class Ours:
 
     def train(self, values: Mapping[str, float], seed: int) -> Training:
         config = dataclasses.replace(self._config, **values, random_seed=seed)  # type: ignore[arg-type]  # all are float
-        training = train_ours(config, self.task.datamodule, self._variant, self.task.patience)
+        task = self.task
+        training = train_ours(
+            config, task.datamodule, self._variant, task.patience, compiled=task.compiled
+        )
         return training._replace(model=training.model.to(self.task.device))
 
     def generator(self, model: nn.Module) -> Generator[Any]:

@@ -115,7 +115,12 @@ def sized(config: Config, fixed: Sequence[str], vocab_size: int, target: float) 
 
 
 def train_ours(
-    config: Config, datamodule: TokenDataModule, variant: Variant, patience: int
+    config: Config,
+    datamodule: TokenDataModule,
+    variant: Variant,
+    patience: int,
+    *,
+    compiled: bool = False,
 ) -> Training:
     """Both phases as a trial of the study runs them, nothing pruned; the best epoch is kept.
 
@@ -132,6 +137,8 @@ def train_ours(
     phase1 = FixedPointModule(config, datamodule.vocab_size)
     num_sweeps = 0
     if variant.phase1:
+        if compiled:
+            phase1.compile_steps()
         num_sweeps = fit_phase(
             phase1, datamodule, config=config, num_epochs=config.phase1_max_epochs,
             logger=NO_LOGGER, callbacks=[ConvergenceStopping(config.phase1_min_converged_ratio)],
@@ -140,6 +147,8 @@ def train_ours(
         phase1.network.set_token_counts(datamodule.token_counts())
     module = TokenPredictionModule.from_phase1(phase1, datamodule.vocab_size)
     phase1.forget_contexts()
+    if compiled:
+        module.compile_steps()
     best = BestEpoch(patience)
     fit_phase(
         module, datamodule, config=config, num_epochs=config.phase2_epochs,

@@ -166,7 +166,8 @@ def _row(cells: Sequence[Cell]) -> list[str]:
 
 
 def _named(settings: Settings) -> str:
-    changed = ", ".join(f"{name}={value}" for name, value in settings.get("ours", {}).items())
+    given = {**settings.get("ours", {}), **settings.get("baselines", {})}
+    changed = ", ".join(f"{name}={value}" for name, value in given.items())
     return f"{settings['model']} ({changed})" if changed else str(settings["model"])
 
 

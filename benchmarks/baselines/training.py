@@ -4,6 +4,7 @@ Shapes: N rows of T tokens, B of them in a batch, V = vocabulary.
 """
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.baselines.with_copying import WithCopying
+from lightning_modules.full_batches import FullBatches
 from lightning_modules.schedule import with_warmup
 
 _EVALUATED_TOKENS = 4_096
@@ -47,6 +49,7 @@ class Recipe:
     batch_size: rows in a step.
     seed: of the order of the rows, another one in each epoch, and of dropout.
     label_smoothing: as `Config` has it.
+    compiled: whether the loss of a full batch is compiled.
     """
 
     learning_rate: float
@@ -56,6 +59,7 @@ class Recipe:
     batch_size: int
     seed: int
     label_smoothing: float = 0.0
+    compiled: bool = False
 
 
 class Training(NamedTuple):
@@ -145,12 +149,17 @@ def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
     schedule = LambdaLR(optimizer, factor)
     order = torch.Generator().manual_seed(recipe.seed)
     best = BestEpoch(recipe.patience)
+    loss_of: Callable[[Tensor], Tensor] = functools.partial(
+        smoothed_loss, model, label_smoothing=recipe.label_smoothing
+    )
+    if recipe.compiled:
+        loss_of = FullBatches(loss_of)
     while best.num_epochs < recipe.num_epochs and not best.is_over:
         model.train()
         permutation = torch.randperm(len(rows.train), generator=order)
         for index in torch.split(permutation, recipe.batch_size):
             batch = rows.train[index.to(rows.train.device)]
-            loss = smoothed_loss(model, batch, recipe.label_smoothing)
+            loss = loss_of(batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has it without types
             nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_CLIP)

@@ -139,7 +139,7 @@ def test_a_shared_embedding_learns_through_the_contexts(
     """From a head that reads contexts alone, gradients reach the rows of earlier tokens."""
     module = make(dataclasses.replace(tiny_config, freeze_context=False), tiny_data)
     tokens = tiny_data.train_rows.tokens[:1]
-    contexts = module._contexts_with_gradient(tokens)
+    contexts = module._with_gradient(module._exact_contexts(tokens), tokens)
     contexts[0, 3].square().mul(torch.arange(contexts.shape[-1])).sum().backward()
     gradient = module.head.embedding.weight.grad
     assert gradient is not None

@@ -11,7 +11,6 @@ import lightning as L
 import pytest
 import torch
 from rich.console import Console
-from torch import nn
 from torch.optim import Optimizer
 
 from callbacks.whole_steps import WholeSteps
@@ -248,16 +247,16 @@ def test_a_run_that_had_ended_early_trains_no_further(
     assert rows_of(tmp_path, "phase1") == rows
 
 
-def test_network_and_head_are_compiled_on_request(
+def test_both_phases_are_compiled_on_request(
     tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    for kind in (FixedPointModule, TokenPredictionModule):
+        monkeypatch.setattr(kind, "compile_steps", lambda self: compiled.append(type(self)))
     for name, options in (("plain", RunOptions()), ("fast", RunOptions(compile=True))):
         start_run(tmp_path / name, tiny_config)
         full_run(tiny_config, tiny_data, tmp_path / name, options).train()
-    network = "GatedContextNetwork"
-    assert compiled == [network, network, "TokenHead"]
+    assert compiled == [FixedPointModule, TokenPredictionModule]
 
 
 def test_batches_that_cannot_be_shared_are_refused(
