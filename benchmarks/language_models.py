@@ -94,7 +94,8 @@ class Options:
     """Values of what is tuned of lstm, gpt and mingru, NAME=VALUE, such as `learning_rate=3e-3`; one
     that is given is not tuned."""
     compile: bool = False
-    """Compile what a training step computes, of all models that are trained."""
+    """Compile what a training step computes, of all models that are trained but the LSTM, whose
+    recurrence a library has as one call."""
     records: Path = Path("runs/language_models.jsonl")
     """File of finished trainings; the studies are beside it, in a file that ends with .db."""
     table: bool = False

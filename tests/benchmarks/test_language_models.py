@@ -66,6 +66,18 @@ def test_every_model_has_its_cell_and_nothing_is_repeated(
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_value_that_is_given_is_not_tuned(run: Run, tmp_path: Path) -> None:
+    run("--models", "lstm", "--baselines", "learning-rate=1e-3", "dropout=0.5")
+    run("--models", "lstm", "--baselines", "learning_rate=1e-3")
+    run("--models", "lstm")
+    given, some, none = cells(tmp_path)
+    assert given.settings["baselines"] == {"learning_rate": 1e-3, "dropout": 0.5}
+    assert [sorted(cell.result["values"]) for cell in (given, some, none)] == [
+        ["weight_decay"], ["dropout", "weight_decay"], ["dropout", "learning_rate", "weight_decay"]
+    ]  # fmt: skip
+    assert len({cell.result["test_ppl"] for cell in (given, some, none)}) == 3
+
+
 def test_seeds_and_trials_that_are_missing_are_added(run: Run, tmp_path: Path) -> None:
     first = run("--models", "lstm")
     assert first.count("trial 1 of 1") == 1
@@ -151,6 +163,9 @@ def test_bits_a_byte_are_of_the_predicted_text(
         ("--tokens 10", "--tokens is 10; it must be a sequence or more"),
         ("--parameters 100 --models gpt", "met to 5 % by no width"),
         ("--ours num_samples=3", "the same for all models"),
+        ("--baselines width=3", "NAME one of learning_rate, dropout, weight_decay"),
+        ("--baselines dropout=1", "must be at least 0 and below 1"),
+        ("--baselines learning_rate=fast", "must be a number"),
         ("--corpus nowhere.txt", "does not exist"),
         ("--device abacus", "--device is 'abacus'"),
         ("--records r.db", "--records is 'r.db'; it must be a name that does not end with .db"),
