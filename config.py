@@ -134,6 +134,9 @@ class Config:
     copy_window: int = 0
     """Last tokens of the text of which the token head raises those that may be said again; 0 and the
     context is all that it knows of the past."""
+    attention_window: int = 0
+    """Last positions of the text, the current one among them, that the token head attends to; 0 and
+    it has no attention."""
     dropout: float = 0.3
     """Share of the token head's activations that is dropped in training."""
     label_smoothing: float = 0.0
@@ -185,7 +188,7 @@ class Config:
             self._require(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
         for name in (
             "weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers",
-            "contraction_weight", "gate_damping", "copy_window",
+            "contraction_weight", "gate_damping", "copy_window", "attention_window",
         ):  # fmt: skip
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")

@@ -145,7 +145,7 @@ def _read(model: "LanguageModel", prompt: str) -> tuple["GenerationState", list[
     ids = [end_of_text_id(model.tokenizer), *prompt_ids]
     tokens_BT = torch.tensor([ids], device=model.module.device)
     module = model.module
-    return read_prompt(module.network, tokens_BT, module.head.num_recent), prompt_ids
+    return read_prompt(module.network, module.head, tokens_BT), prompt_ids
 
 
 def _texts(

@@ -102,10 +102,10 @@ def _ours(vocab_size: int) -> Contender:
     head = _head(vocab_size, config.context_dim)
 
     def start(position: int) -> Iterator[Tensor]:
-        state = read_prompt(network, torch.randint(vocab_size, (1, position)), head.num_recent)
+        state = read_prompt(network, head, torch.randint(vocab_size, (1, position)))
         return generate(network, head, state, _greedy)
 
-    state_bytes = 4 * config.context_dim + 8
+    state_bytes = 4 * (config.context_dim + config.head_embed_dim) + 8
     return Contender("ours", count_weights(network), start, lambda _: state_bytes)
 
 

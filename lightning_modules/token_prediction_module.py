@@ -27,7 +27,7 @@ from lightning_modules.settings import (
 )
 from models.fixed_point import solve_rows, with_gradient
 from models.shared_embedding import SharedEmbedding
-from models.token_head import EMBEDDING_STD, TokenHead
+from models.token_head import EMBEDDING_STD, Recall, TokenHead
 
 _ROWS_AT_ONCE = 256
 """Rows whose contexts are solved together: enough to fill a matrix product."""
@@ -62,7 +62,7 @@ class TokenPredictionModule(L.LightningModule):
             dropout=config.dropout,
             context_scale=config.context_scale,
             prior_count=config.prior_count,
-            copy_window=config.copy_window,
+            recall=Recall(config.copy_window, config.attention_window),
         )
         if config.share_embedding and not config.freeze_context:
             shared = SharedEmbedding(

@@ -1,6 +1,6 @@
 """Text without an end: the state has one size, so that a token costs the same at any position.
 
-Shapes: B sequences, T tokens, R recent ones, C = context_dim, V = vocabulary.
+Shapes: B sequences, T tokens, R recent ones, C = context_dim, D = head_embed_dim, V = vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.fixed_point import solve_chunks
 from models.sweeps import Network
-from models.token_head import TokenHead
+from models.token_head import Earlier, TokenHead
 from models.windows import rounding_unit
 
 PROMPT_CHUNK = 4096
@@ -31,51 +31,82 @@ class GenerationState(NamedTuple):
     """All that is kept of the text so far.
 
     context: (B, C), the context that has read every token.
-    recent: (B, R), the last tokens, R at least 1: all that the head reads, or fewer in a shorter text.
+    recent: (B, R), the last tokens, R at least 1: all that the head goes back to, or fewer in a
+        shorter text.
+    read: (B, R, D), what the head has made of them.
     """
 
     context: Tensor
     recent: Tensor
+    read: Tensor
 
 
 @torch.no_grad()
-def read_prompt(network: TokenNetwork, tokens_BT: Tensor, num_recent: int) -> GenerationState:
+def read_prompt(
+    network: TokenNetwork,
+    head: TokenHead,
+    tokens_BT: Tensor,
+    state: GenerationState | None = None,
+) -> GenerationState:
     """Reads tokens in parallel, `PROMPT_CHUNK` at a time.
 
     Args:
         network: F.
+        head: that goes on, in evaluation mode.
         tokens_BT: (B, T), T at least 1.
-        num_recent: R, the `num_recent` of the head that goes on.
+        state: of the text before; None at its start.
 
     Raises:
         ValueError: there is no token.
     """
     if tokens_BT.numel() == 0:
         raise ValueError(f"a prompt of shape {tuple(tokens_BT.shape)} holds no token")
-    embeddings = (network.embed(chunk) for chunk in torch.split(tokens_BT, PROMPT_CHUNK, dim=1))
+    chunks = torch.split(tokens_BT, PROMPT_CHUNK, dim=1)
+    embeddings = (network.embed(chunk) for chunk in chunks)
     # Below the arithmetic's rounding only a scan would end converged.
     weight = network.embed(tokens_BT[:, :1])
     tolerance = max(_TOLERANCE, (8 * rounding_unit(weight)) ** 2)
-    for part in solve_chunks(network, embeddings, tolerance=tolerance, max_sweeps=PROMPT_CHUNK):
-        last_BC = part.contexts[:, -1].clone()
-    return GenerationState(last_BC, tokens_BT[:, -num_recent:].clone())
+    parts = solve_chunks(
+        network,
+        embeddings,
+        tolerance=tolerance,
+        max_sweeps=PROMPT_CHUNK,
+        initial=None if state is None else state.context,
+    )
+    for chunk_BT, part in zip(chunks, parts, strict=True):
+        state = _gone_on(head, state, part.contexts, chunk_BT)
+    assert state is not None
+    return state
 
 
 @torch.no_grad()
 def read_token(
-    network: TokenNetwork, state: GenerationState, token_B: Tensor, num_recent: int
+    network: TokenNetwork, head: TokenHead, state: GenerationState, token_B: Tensor
 ) -> GenerationState:
-    """The state after one more token: a single application of F."""
-    recent_BR = torch.cat([state.recent, token_B.unsqueeze(1)], dim=1)[:, -num_recent:]
-    return GenerationState(network(state.context, network.embed(token_B)), recent_BR)
+    """The state after one more token: a single application of F, and of the head's hidden layer."""
+    context_BC = network(state.context, network.embed(token_B))
+    return _gone_on(head, state, context_BC.unsqueeze(1), token_B.unsqueeze(1))
 
 
 @torch.no_grad()
 def next_logits(head: TokenHead, state: GenerationState) -> Tensor:
     """Logits (B, V) of the token after a state."""
-    recent_BR = state.recent
-    logits_B1V: Tensor = head(state.context.unsqueeze(1), recent_BR[:, -1:], recent_BR[:, :-1])
-    return logits_B1V.squeeze(1)
+    recent_BR, read_BRD = state.recent, state.read
+    earlier = Earlier(recent_BR[:, :-1], read_BRD[:, :-1])
+    return head.logits(read_BRD[:, -1:], recent_BR[:, -1:], earlier).squeeze(1)
+
+
+def _gone_on(
+    head: TokenHead, state: GenerationState | None, contexts_BTC: Tensor, tokens_BT: Tensor
+) -> GenerationState:
+    """The state after more contexts; it holds on to none of what it was made from."""
+    last = slice(-head.num_recent, None)
+    recent_BR = tokens_BT[:, last]
+    read_BRD = head.read(contexts_BTC[:, last], recent_BR)
+    if state is not None:
+        recent_BR = torch.cat([state.recent, recent_BR], dim=1)[:, last]
+        read_BRD = torch.cat([state.read, read_BRD], dim=1)[:, last]
+    return GenerationState(contexts_BTC[:, -1].clone(), recent_BR.clone(), read_BRD.clone())
 
 
 @torch.no_grad()
@@ -99,4 +130,4 @@ def generate(
     while True:
         token_B = choose(next_logits(head, state)).to(state.recent.device)
         yield token_B
-        state = read_token(network, state, token_B, head.num_recent)
+        state = read_token(network, head, state, token_B)

@@ -1,13 +1,16 @@
 """The token head: context and current token -> logits of the next token.
 
 Shapes: V = vocab_size, C = context_dim, D = head_embed_dim, H = head_hidden_dim, `...` any
-leading dimensions; with copying (B, T), sequences and positions, S tokens before them.
+leading dimensions; with copying or attention (B, T), sequences and positions, S before them.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.attention import AttentionBlock
 from models.copying import Copying
 from models.linear_cross_entropy import linear_cross_entropy, mean_over_rows
 
@@ -18,11 +21,31 @@ _UPDATE_STD = 1e-3
 """The hidden layer starts almost without a say, yet gets a gradient from the first step."""
 
 
+class Recall(NamedTuple):
+    """What a head goes back to of the text; with neither, the context is all that it knows of it.
+
+    copy_window: last tokens that `Copying` gives a part of the probability to; 0 copies none.
+    attention_window: last positions, the current one among them, that an `AttentionBlock` attends
+        to; 0 has none.
+    """
+
+    copy_window: int = 0
+    attention_window: int = 0
+
+
+class Earlier(NamedTuple):
+    """The positions before those that are read: `tokens` (B, S), and what `TokenHead.read` gave of
+    them, (B, S, D)."""
+
+    tokens: Tensor
+    read: Tensor
+
+
 class TokenHead(nn.Module):
     """One hidden layer over [context; token] with an embedding of its own, tied to the output.
 
     `logits = trust_x LayerNorm(x + U dropout(gelu(W [s c; x] + b))) Xᵀ + bias`, x a row of X,
-    (V, D). U starts near 0, and the bias at the tokens' log frequencies in the training text, which
+    (V, D); with attention, an `AttentionBlock` stands before the LayerNorm. U starts near 0, and the bias at the tokens' log frequencies in the training text, which
     no step is then spent on. Tying: Press and Wolf, arXiv 1608.05859.
 
     `trust_x = n / (n + prior_count)` for a token that the training text has n times: after a token
@@ -37,8 +60,7 @@ class TokenHead(nn.Module):
         context_scale: s. Contexts have many more entries than tokens; at full size the head learns
             a small text's contexts by heart before its tokens.
         prior_count: 0 or more; 0 trusts every token alike.
-        copy_window: last tokens of the text that `Copying` gives a part of the probability to; 0 and
-            the context is all that the head knows of the past.
+        recall: what the head goes back to of the text, beside the context.
     """
 
     trust: Tensor
@@ -53,7 +75,7 @@ class TokenHead(nn.Module):
         dropout: float,
         context_scale: float,
         prior_count: float,
-        copy_window: int = 0,
+        recall: Recall = Recall(),  # noqa: B008  # immutable
     ) -> None:
         super().__init__()
         self.context_scale = context_scale
@@ -68,14 +90,21 @@ class TokenHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.register_buffer("trust", torch.ones(vocab_size))
+        self.attention: AttentionBlock | None = None
+        if recall.attention_window > 0:
+            self.attention = AttentionBlock(
+                width=embed_dim, window=recall.attention_window, dropout=dropout
+            )
         self.copying: Copying | None = None
-        if copy_window > 0:
-            self.copying = Copying(feature_dim=embed_dim, window=copy_window)
+        if recall.copy_window > 0:
+            self.copying = Copying(feature_dim=embed_dim, window=recall.copy_window)
 
     @property
     def num_recent(self) -> int:
-        """Tokens of the text that the head reads: the current one, and those it copies from."""
-        return 1 if self.copying is None else 1 + self.copying.window
+        """Positions of the text that the head reads: the current one, and those it goes back to."""
+        copied = 0 if self.copying is None else self.copying.window
+        attended = 1 if self.attention is None else self.attention.window
+        return max(1 + copied, attended)
 
     @torch.no_grad()
     def set_token_counts(self, token_counts_V: Tensor) -> None:
@@ -89,27 +118,43 @@ class TokenHead(nn.Module):
         if self.prior_count > 0:
             self.trust.copy_(token_counts_V / (token_counts_V + self.prior_count))
 
-    def features(self, contexts: Tensor, tokens: Tensor) -> Tensor:
-        """(..., C) contexts and (...) token ids to what the output layer reads, (..., D)."""
+    def read(self, contexts: Tensor, tokens: Tensor) -> Tensor:
+        """(..., C) contexts and the (...) tokens they have read last, to what is made of each, (..., D)."""
         embeddings = self.dropout(self.embedding(tokens) / EMBEDDING_STD)
         inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
-        features = self.norm(embeddings + self.update(self.dropout(hidden)))
-        features = features * self.trust[tokens].unsqueeze(-1)
+        read: Tensor = embeddings + self.update(self.dropout(hidden))
+        return read
+
+    def features(self, read: Tensor, tokens: Tensor, earlier: Earlier | None = None) -> Tensor:
+        """What `read` gives of (...) tokens to what the output layer reads, (..., D)."""
+        if self.attention is not None:
+            read = self.attention(read, None if earlier is None else earlier.read)
+        features = self.norm(read) * self.trust[tokens].unsqueeze(-1)
         return F.dropout(features, self.dropout.p, self.training)
 
-    def forward(self, contexts: Tensor, tokens: Tensor, earlier_BS: Tensor | None = None) -> Tensor:
+    def forward(self, contexts: Tensor, tokens: Tensor) -> Tensor:
         """(..., C) contexts that have read the (...) tokens, to logits (..., V).
 
         Args:
-            contexts: (..., C); with copying (B, T, C).
-            tokens: (...) ids; with copying (B, T).
-            earlier_BS: (B, S) ids of the text before, of which copying reads the last; none for None.
+            contexts: (..., C); with copying or attention (B, T, C), from a text's start on.
+            tokens: (...) ids; with copying or attention (B, T).
         """
-        features = self.features(contexts, tokens)
+        return self.logits(self.read(contexts, tokens), tokens)
+
+    def logits(self, read: Tensor, tokens: Tensor, earlier: Earlier | None = None) -> Tensor:
+        """What `read` gives of (...) tokens to logits (..., V) of the next ones.
+
+        Args:
+            read: (..., D); with copying or attention (B, T, D).
+            tokens: (...) ids; with copying or attention (B, T).
+            earlier: the text before; none where None.
+        """
+        features = self.features(read, tokens, earlier)
         logits = self._own_logits(features)
         if self.copying is None:
             return logits
+        earlier_BS = None if earlier is None else earlier.tokens
         log_probabilities: Tensor = self.copying(features, tokens, earlier_BS).added_to(logits)
         return log_probabilities
 
@@ -134,7 +179,7 @@ class TokenHead(nn.Module):
         Returns:
             The loss to train on, and the mean nats a token that are in it.
         """
-        features = self.features(contexts, tokens)
+        features = self.features(self.read(contexts, tokens), tokens)
         nats = self._mean_nats(features, tokens, next_tokens)
         if label_smoothing == 0:
             return nats, nats

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.baselines.tied_embedding import FeedForward, TiedEmbedding
+from models.attention import rotated, rotation_of, visible
 
 NUM_LAYERS = 4
 NUM_HEADS = 4
-_ROTARY_BASE = 10_000.0
 
 
 class State(NamedTuple):
@@ -61,10 +61,10 @@ class GPT(nn.Module):
         num_kept = 0 if state is None else state.keys_values[0][0].shape[2]
         num_before = 0 if state is None else state.num_tokens
         positions = torch.arange(num_before, num_before + num_new, device=tokens_BT.device)
-        rotation = _rotation(positions, self.embedding.weight.shape[1] // NUM_HEADS)
+        rotation = rotation_of(positions, self.embedding.weight.shape[1] // NUM_HEADS)
         mask = None
         if num_kept > 0 or num_new > self.window:
-            mask = _visible(num_new, num_kept, self.window, tokens_BT.device)
+            mask = visible(num_new, num_kept, self.window, tokens_BT.device)
         hidden = self.dropout(self.embedding(tokens_BT))
         after = []
         for index, block in enumerate(self.blocks):
@@ -96,7 +96,7 @@ class _Block(nn.Module):
         heads = self.query_key_value(self.attention_norm(hidden_BTD)).chunk(3, dim=-1)
         # (B, T, D) to (B, H, T, D / H)
         query, key, value = (x.unflatten(-1, (NUM_HEADS, -1)).transpose(1, 2) for x in heads)
-        query, key = _rotate(query, rotation), _rotate(key, rotation)
+        query, key = rotated(query, rotation), rotated(key, rotation)
         if before is not None:
             key, value = torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
         attended = F.scaled_dot_product_attention(
@@ -110,28 +110,3 @@ class _Block(nn.Module):
         hidden_BTD = hidden_BTD + self.dropout(self.projection(attended.transpose(1, 2).flatten(2)))
         hidden_BTD = hidden_BTD + self.feed_forward(self.feed_forward_norm(hidden_BTD))
         return hidden_BTD, (key, value)
-
-
-def _rotation(positions_T: Tensor, head_dim: int) -> Tensor:
-    """Cosines and sines of each position's angles, (2, T, head_dim // 2)."""
-    half = head_dim // 2
-    frequency = _ROTARY_BASE ** (-torch.arange(half, device=positions_T.device) / half)
-    # In double precision: far into a text, an angle of single precision has lost its decimals.
-    angle = positions_T.double().unsqueeze(1) * frequency.double()
-    return torch.stack([angle.cos(), angle.sin()]).float()
-
-
-def _rotate(heads: Tensor, rotation: Tensor) -> Tensor:
-    """Turns pairs of entries by their position's angle; the last of an odd number stays."""
-    cosine, sine = rotation
-    half = cosine.shape[1]
-    first, second, rest = torch.split(heads, [half, half, heads.shape[-1] - 2 * half], dim=-1)
-    turned = (first * cosine - second * sine, first * sine + second * cosine)
-    return torch.cat([*turned, rest], dim=-1)
-
-
-def _visible(num_new: int, num_kept: int, window: int, device: torch.device) -> Tensor:
-    """Which of the kept and new positions each new one sees, (T, S + T)."""
-    key = torch.arange(num_kept + num_new, device=device)
-    distance = key[num_kept:].unsqueeze(1) - key
-    return (distance >= 0) & (distance < window)

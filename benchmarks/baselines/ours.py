@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import lightning as L
-import torch
 from torch import Tensor
 
 from benchmarks.baselines.sizing import solve_size
@@ -22,13 +21,11 @@ from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from models.fixed_point import solve_chunks
 from models.gated_network import GatedContextNetwork
-from models.generation import GenerationState, next_logits, read_token
+from models.generation import GenerationState, next_logits, read_prompt, read_token
 from tuning.training import NO_LOGGER, fit_phase
 
 _SIZES = ("context_dim", "embed_dim", "head_embed_dim", "head_hidden_dim")
-_TOLERANCE = 1e-8
 
 
 class Variant(NamedTuple):
@@ -168,7 +165,7 @@ class _EarlyStopping(L.Callback):
 
 
 class ContextGenerator:
-    """Generates with our model: the state is one context, and the tokens that may be copied."""
+    """Generates with our model."""
 
     def __init__(self, module: TokenPredictionModule) -> None:
         self.network, self.head = module.network, module.head
@@ -176,28 +173,16 @@ class ContextGenerator:
     def read(
         self, tokens_BT: Tensor, state: GenerationState | None
     ) -> tuple[Tensor, GenerationState]:
-        """Contexts (B, T, C), and the state after the last of them."""
-        chunks = [self.network.embed(tokens_BT)]
-        initial, recent_BR = (None, tokens_BT[:, :0]) if state is None else state
-        result = next(
-            solve_chunks(
-                self.network,
-                chunks,
-                tolerance=_TOLERANCE,
-                max_sweeps=tokens_BT.shape[1],
-                initial=initial,
-            )
-        )
-        recent_BR = torch.cat([recent_BR, tokens_BT], dim=1)[:, -self.head.num_recent :]
-        return result.contexts, GenerationState(result.contexts[:, -1], recent_BR)
+        """What the head has made of the last tokens (B, R, D), and the state after them."""
+        state = read_prompt(self.network, self.head, tokens_BT, state)
+        return state.read, state
 
     def step(
         self, tokens_B: Tensor, state: GenerationState | None
     ) -> tuple[Tensor, GenerationState]:
         """One token a row: logits (B, V), and the next state."""
         if state is None:
-            weight = self.head.embedding.weight
-            context = torch.zeros(len(tokens_B), self.network.context_dim, device=weight.device)
-            state = GenerationState(context, tokens_B.unsqueeze(1)[:, :0])
-        state = read_token(self.network, state, tokens_B, self.head.num_recent)
+            state = read_prompt(self.network, self.head, tokens_B.unsqueeze(1))
+        else:
+            state = read_token(self.network, self.head, state, tokens_B)
         return next_logits(self.head, state), state

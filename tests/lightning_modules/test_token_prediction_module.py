@@ -154,7 +154,7 @@ def test_a_checkpoint_from_before_embeddings_were_shared(
     config = dataclasses.replace(tiny_config, freeze_context=False, share_embedding=False)
     old = make(config, tiny_data)
     record = dataclasses.asdict(config)
-    for added_since in ("share_embedding", "label_smoothing", "copy_window"):
+    for added_since in ("share_embedding", "label_smoothing", "copy_window", "attention_window"):
         del record[added_since]
     restored = TokenPredictionModule(record, tiny_data.vocab_size)
     assert restored.config == config
@@ -206,6 +206,23 @@ def test_copying_is_trained_in_every_precision(
     assert untrained is not None
     for name, weight in untrained.state_dict().items():
         assert (copying.state_dict()[name] - weight).abs().max() > 1e-4, name
+    assert math.isfinite(float(trainer.callback_metrics[names.VAL_PPL]))
+
+
+@pytest.mark.parametrize("freeze_context", [True, False])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_attention_is_trained_in_every_precision(
+    tiny_config: Config, tiny_data: TokenDataModule, precision: Precision, freeze_context: bool
+) -> None:
+    config = dataclasses.replace(
+        tiny_config, attention_window=6, precision=precision, freeze_context=freeze_context
+    )
+    module, trainer = fit(config, tiny_data)
+    attention, untrained = module.head.attention, make(config, tiny_data).head.attention
+    assert attention is not None
+    assert untrained is not None
+    for name, weight in untrained.state_dict().items():
+        assert (attention.state_dict()[name] - weight).abs().max() > 1e-4, name
     assert math.isfinite(float(trainer.callback_metrics[names.VAL_PPL]))
 
 

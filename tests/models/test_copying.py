@@ -8,7 +8,7 @@ from torch import Tensor
 
 import models.linear_cross_entropy
 from models.copying import Copying
-from models.token_head import TokenHead
+from models.token_head import Recall, TokenHead
 
 V, D, C = 7, 5, 3
 
@@ -25,7 +25,7 @@ def make_head(window: int) -> TokenHead:
     torch.manual_seed(0)
     head = TokenHead(
         vocab_size=V, context_dim=C, embed_dim=D, hidden_dim=6, dropout=0.0, context_scale=1.0,
-        prior_count=0.0, copy_window=window,
+        prior_count=0.0, recall=Recall(copy_window=window),
     )  # fmt: skip
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)

@@ -11,7 +11,7 @@ from models.context_network import ContextNetwork
 from models.gated_network import GatedContextNetwork
 from models.generation import GenerationState, generate, read_prompt, read_token
 from models.scan import scan
-from models.token_head import TokenHead
+from models.token_head import Recall, TokenHead
 
 V, C, E = 19, 12, 6
 
@@ -24,12 +24,14 @@ def network(request: pytest.FixtureRequest) -> AnyNetwork:
     return request.param(vocab_size=V, context_dim=C, embed_dim=E, num_layers=2, update_scale=0.7)
 
 
-@pytest.fixture(params=[0, 4, 100])
+@pytest.fixture(
+    params=[Recall(), Recall(copy_window=4), Recall(100, 5), Recall(2, 100), Recall(0, 1)], ids=str
+)
 def head(request: pytest.FixtureRequest) -> TokenHead:
     torch.manual_seed(1)
     made = TokenHead(
         vocab_size=V, context_dim=C, embed_dim=5, hidden_dim=8, dropout=0.3, context_scale=1.0,
-        prior_count=0.0, copy_window=request.param,
+        prior_count=0.0, recall=request.param,
     )  # fmt: skip
     torch.nn.init.normal_(made.update.weight)
     return made.eval()
@@ -41,15 +43,25 @@ def tokens(num_rows: int, num_tokens: int) -> Tensor:
 
 @pytest.mark.parametrize("num_tokens", [1, 7, 8, 9, 30])
 def test_a_prompt_read_in_chunks_is_the_scan(
-    network: AnyNetwork, monkeypatch: pytest.MonkeyPatch, num_tokens: int
+    network: AnyNetwork, head: TokenHead, monkeypatch: pytest.MonkeyPatch, num_tokens: int
 ) -> None:
     monkeypatch.setattr(models.generation, "PROMPT_CHUNK", 8)
     prompt = tokens(2, num_tokens)
-    state = read_prompt(network, prompt, 1)
+    state = read_prompt(network, head, prompt)
     with torch.no_grad():
-        expected = scan(network, network.embed(prompt), torch.zeros(2, C))[:, -1]
-    torch.testing.assert_close(state.context, expected, rtol=0, atol=5e-4)
-    assert torch.equal(state.recent, prompt[:, -1:])
+        contexts = scan(network, network.embed(prompt), torch.zeros(2, C))
+        read = head.read(contexts, prompt)[:, -head.num_recent :]
+    torch.testing.assert_close(state.context, contexts[:, -1], rtol=0, atol=5e-4)
+    torch.testing.assert_close(state.read, read, rtol=0, atol=2e-3)
+    assert torch.equal(state.recent, prompt[:, -head.num_recent :])
+    if num_tokens > 1:
+        first = read_prompt(network, head, prompt[:, :-1])
+        for after in (
+            read_prompt(network, head, prompt[:, -1:], first),
+            read_token(network, head, first, prompt[:, -1]),
+        ):
+            for found, expected in zip(after, state, strict=True):
+                torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
 
 
 def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
@@ -63,7 +75,7 @@ def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
         seen.append(logits)
         return next(given)
 
-    state = read_prompt(network, text[:, :10], head.num_recent)
+    state = read_prompt(network, head, text[:, :10])
     generated = list(islice(generate(network, head, state, choose), 14))
     assert torch.equal(torch.stack(generated, dim=1), text[:, 10:])
     with torch.no_grad():
@@ -77,7 +89,7 @@ def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
 def test_a_token_costs_one_application_of_f_to_one_context_at_any_position(
     network: AnyNetwork, head: TokenHead, num_read: int
 ) -> None:
-    state = read_prompt(network, tokens(1, num_read), head.num_recent)
+    state = read_prompt(network, head, tokens(1, num_read))
     applied: list[tuple[int, ...]] = []
     network.register_forward_pre_hook(lambda _, inputs: applied.append(inputs[0].shape))
     for _ in islice(generate(network, head, state, lambda logits: logits.argmax(-1)), 6):
@@ -86,22 +98,24 @@ def test_a_token_costs_one_application_of_f_to_one_context_at_any_position(
     assert applied == [(1, C)] * 5
 
 
-@pytest.mark.parametrize("num_recent", [1, 5])
 @pytest.mark.parametrize("num_read", [1, 100])
 def test_the_state_does_not_grow_and_holds_on_to_nothing(
-    network: AnyNetwork, num_read: int, num_recent: int
+    network: AnyNetwork, head: TokenHead, num_read: int
 ) -> None:
-    state = read_prompt(network, tokens(3, num_read), num_recent)
-    assert state.recent.untyped_storage().nbytes() == 3 * min(num_read, num_recent) * 8
+    state = read_prompt(network, head, tokens(3, num_read))
+    num_kept = min(num_read, head.num_recent)
     for token in tokens(3, 5).unbind(dim=1):
-        state = read_token(network, state, token, num_recent)
+        assert state.context.untyped_storage().nbytes() == 3 * C * 4
+        assert state.recent.untyped_storage().nbytes() == 3 * num_kept * 8
+        assert state.read.untyped_storage().nbytes() == 3 * num_kept * 5 * 4
+        state = read_token(network, head, state, token)
+        num_kept = min(num_kept + 1, head.num_recent)
     assert isinstance(state, GenerationState)
-    assert [tuple(part.shape) for part in state] == [(3, C), (3, num_recent)]
-    assert torch.equal(state.recent, tokens(3, 5)[:, -num_recent:])
-    assert state.context.untyped_storage().nbytes() == 3 * C * 4
-    assert not state.context.requires_grad
+    assert [tuple(part.shape) for part in state] == [(3, C), (3, num_kept), (3, num_kept, 5)]
+    assert torch.equal(state.recent[:, -5:], tokens(3, 5)[:, -num_kept:])
+    assert not any(part.requires_grad for part in state)
 
 
-def test_a_prompt_of_no_token_is_refused(network: AnyNetwork) -> None:
+def test_a_prompt_of_no_token_is_refused(network: AnyNetwork, head: TokenHead) -> None:
     with pytest.raises(ValueError, match="no token"):
-        read_prompt(network, tokens(1, 0), 1)
+        read_prompt(network, head, tokens(1, 0))

@@ -1,0 +1,112 @@
+"""Causal attention over a window of a text, with rotary positions.
+
+Shapes: B sequences, T positions, S kept ones before them, D = width, H = heads.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_MOST_HEADS = 4
+_ROTARY_BASE = 10_000.0
+_FEED_FORWARD = 2
+"""Units of the feed-forward layer for every entry."""
+_PROJECTION_STD = 0.02
+_UPDATE_STD = 1e-3
+
+
+class AttentionBlock(nn.Module):
+    """Attention over the last positions and a feed-forward layer, both pre-norm, added to the input.
+
+    A position sees itself and the `window - 1` before it; where they stand is told by rotary
+    positions (Su et al., arXiv 2104.09864), which know distances alone. A single attention over what
+    a recurrence has read is most of what many are worth (Merity, arXiv 1911.11423).
+
+    Args:
+        width: D.
+        window: 1 or more.
+        dropout: share of what either layer adds that is dropped in training.
+    """
+
+    def __init__(self, *, width: int, window: int, dropout: float) -> None:
+        super().__init__()
+        self.window = window
+        self.num_heads = math.gcd(_MOST_HEADS, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.projection = nn.Linear(width, width, bias=False)
+        nn.init.normal_(self.projection.weight, std=_PROJECTION_STD)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, _FEED_FORWARD * width)
+        self.outer = nn.Linear(_FEED_FORWARD * width, width)
+        nn.init.normal_(self.outer.weight, std=_UPDATE_STD)
+        nn.init.zeros_(self.outer.bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features_BTD: Tensor, earlier_BSD: Tensor | None = None) -> Tensor:
+        """Features (B, T, D) to features of the same shape.
+
+        Args:
+            features_BTD: (B, T, D).
+            earlier_BSD: features of the positions before them, (B, S, D); none where None.
+        """
+        features_BTD = features_BTD + self.dropout(self._attended(features_BTD, earlier_BSD))
+        hidden = F.gelu(self.inner(self.feed_forward_norm(features_BTD)))
+        result: Tensor = features_BTD + self.outer(self.dropout(hidden))
+        return result
+
+    def _attended(self, features_BTD: Tensor, earlier_BSD: Tensor | None) -> Tensor:
+        num_new = features_BTD.shape[1]
+        text = features_BTD
+        if earlier_BSD is not None:
+            text = torch.cat([earlier_BSD, features_BTD], dim=1)[:, 1 - self.window - num_new :]
+        num_kept = text.shape[1] - num_new
+        normed = self.attention_norm(text)
+        query = self._heads(self.query(normed[:, num_kept:]))
+        key, value = (self._heads(x) for x in self.key_value(normed).chunk(2, dim=-1))
+        positions = torch.arange(text.shape[1], device=text.device)
+        rotation = rotation_of(positions, query.shape[-1])
+        mask = None
+        if num_kept > 0 or num_new > self.window:
+            mask = visible(num_new, num_kept, self.window, text.device)
+        attended = F.scaled_dot_product_attention(
+            rotated(query, rotation[:, num_kept:]),
+            rotated(key, rotation),
+            value,
+            attn_mask=mask,
+            is_causal=mask is None,
+        )
+        projected: Tensor = self.projection(attended.transpose(1, 2).flatten(2))
+        return projected
+
+    def _heads(self, features_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (B, H, T, D / H)."""
+        return features_BTD.view(*features_BTD.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+def rotation_of(positions_T: Tensor, head_dim: int) -> Tensor:
+    """Cosines and sines of each position's angles, (2, T, head_dim // 2)."""
+    half = head_dim // 2
+    frequency = _ROTARY_BASE ** (-torch.arange(half, device=positions_T.device) / half)
+    # In double precision: far into a text, an angle of single precision has lost its decimals.
+    angle = positions_T.double().unsqueeze(1) * frequency.double()
+    return torch.stack([angle.cos(), angle.sin()]).float()
+
+
+def rotated(heads: Tensor, rotation: Tensor) -> Tensor:
+    """Turns pairs of entries by their position's angle; the last of an odd number stays."""
+    cosine, sine = rotation.to(heads.dtype)
+    half = cosine.shape[1]
+    first, second, rest = torch.split(heads, [half, half, heads.shape[-1] - 2 * half], dim=-1)
+    turned = (first * cosine - second * sine, first * sine + second * cosine)
+    return torch.cat([*turned, rest], dim=-1)
+
+
+def visible(num_new: int, num_kept: int, window: int, device: torch.device) -> Tensor:
+    """Which of the kept and new positions each new one sees, (T, S + T)."""
+    key = torch.arange(num_kept + num_new, device=device)
+    distance = key[num_kept:].unsqueeze(1) - key
+    return (distance >= 0) & (distance < window)

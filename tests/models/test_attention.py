@@ -1,0 +1,73 @@
+"""Attention over a window: causal, blind beyond it, the same piece by piece as in one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.attention import AttentionBlock
+
+D = 12
+
+
+@pytest.fixture(autouse=True)
+def _seeded(seeded: None) -> None:
+    pass
+
+
+def block(window: int, width: int = D, dropout: float = 0.0) -> AttentionBlock:
+    """With weights large enough for every part to have a say."""
+    made = AttentionBlock(width=width, window=window, dropout=dropout).double().eval()
+    for weight in made.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return made
+
+
+def text(num_positions: int, width: int = D) -> Tensor:
+    return torch.randn(2, num_positions, width, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("window", [1, 3, 9, 50])
+def test_a_position_sees_its_window_and_no_more(window: int) -> None:
+    attend, given = block(window), text(20).requires_grad_()
+    for position in (0, 8, 19):
+        (slope,) = torch.autograd.grad(attend(given)[:, position].square().sum(), given)
+        seen = slope.abs().sum(dim=(0, 2)) > 0
+        expected = [position - window < other <= position for other in range(20)]
+        assert seen.tolist() == expected
+
+
+@pytest.mark.parametrize("window", [1, 3, 9, 50])
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_piece_by_piece_is_in_one_piece(window: int, size: int) -> None:
+    attend, given = block(window), text(21)
+    pieces = [
+        attend(given[:, start : start + size], given[:, :start]) for start in range(0, 21, size)
+    ]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), attend(given))
+    # Of what stands before, the window is all that is needed.
+    start = max(0, 20 - window + 1)
+    torch.testing.assert_close(attend(given[:, 20:], given[:, start:20]), attend(given)[:, 20:])
+
+
+def test_where_a_position_stands_is_known_by_distance_alone() -> None:
+    attend, given = block(4), text(10)
+    moved = torch.cat([text(7), given], dim=1)
+    torch.testing.assert_close(attend(moved)[:, 10:], attend(given)[:, 3:])
+    swapped = given[:, [0, 1, 2, 3, 4, 5, 7, 6, 8, 9]]
+    assert (attend(swapped)[:, 9] - attend(given)[:, 9]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("width", "num_heads"), [(12, 4), (6, 2), (5, 1), (160, 4)])
+def test_any_width_has_heads(width: int, num_heads: int) -> None:
+    attend = block(3, width)
+    assert attend.num_heads == num_heads
+    assert attend(text(4, width)).shape == (2, 4, width)
+
+
+def test_it_starts_near_the_identity_and_drops_out_in_training_alone() -> None:
+    attend = AttentionBlock(width=64, window=8, dropout=0.5)
+    given = torch.randn(2, 9, 64)
+    assert (attend.eval()(given) - given).norm() < 0.2 * given.norm()
+    assert torch.equal(attend(given), attend(given))
+    attend.train()
+    assert not torch.equal(attend(given), attend(given))
