@@ -12,6 +12,10 @@ from models.sweeps import Network, shift_right
 EVERY = 16
 """Positions from one that is measured to the next."""
 
+_EQUAL = 1e-4
+"""Mean square distance up to which contexts count as equal, of a mean square of 1: what F makes of
+them differs by rounding alone, and divided by the distance it would have any size. All contexts are
+equal in the first sweep, and products of another shape round differently."""
 _SLOWEST = 0.95
 """Contraction above which what lasts is continued by its tangent: at 1 the series diverges, and F
 may well start there."""
@@ -49,7 +53,7 @@ def contraction(
     difference = swept_BTC[:, every - 1 :: every] - network(others_BTC, embeddings_BTE)
     after = mean_over_ranks(difference.square().mean())
     before = mean_over_ranks((previous_BTC - others_BTC).square().mean())
-    return after / before.clamp_min(torch.finfo(before.dtype).tiny)
+    return torch.where(before > _EQUAL, after / before.clamp_min(_EQUAL), 0.0)
 
 
 def lasting_disturbance(contraction: Tensor) -> Tensor:

@@ -53,6 +53,23 @@ def test_equal_contexts_leave_nothing_and_no_nan() -> None:
     assert slope == 0
 
 
+@pytest.mark.parametrize("rounding", [1e-7, 1e-5, 4e-3])
+@pytest.mark.parametrize("distance", [0.0, 1e-6, 1e-3])
+def test_rounding_of_equal_contexts_is_no_contraction(rounding: float, distance: float) -> None:
+    """Products of another shape round differently, and the first sweep's contexts are all equal."""
+    torch.manual_seed(0)
+    factor = torch.tensor(0.5, requires_grad=True)
+    contexts, embeddings = distance * torch.randn(2, 4, 6), torch.randn(2, 4, 6)
+    swept = sweep(Scaled(factor), contexts, embeddings)
+    left = contraction(
+        Scaled(factor), contexts, embeddings, swept * (1 + rounding * torch.randn_like(swept)),
+        every=1,
+    )  # fmt: skip
+    (slope,) = torch.autograd.grad(lasting_disturbance(left), factor)
+    assert left < 1
+    assert slope.abs() < 10
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_what_lasts_is_the_sum_of_the_powers(share: float) -> None:
     powers = sum(share**k for k in range(1, 2000))
