@@ -45,8 +45,9 @@ class TokenHead(nn.Module):
     """One hidden layer over [context; token] with an embedding of its own, tied to the output.
 
     `logits = trust_x LayerNorm(x + U dropout(gelu(W [s c; x] + b))) Xᵀ + bias`, x a row of X,
-    (V, D); with attention, an `AttentionBlock` stands before the LayerNorm. U starts near 0, and the bias at the tokens' log frequencies in the training text, which
-    no step is then spent on. Tying: Press and Wolf, arXiv 1608.05859.
+    (V, D); with attention, an `AttentionBlock` stands before the LayerNorm. U starts near 0, and the
+    bias at the tokens' log frequencies in the training text, which no step is then spent on. Tying:
+    Press and Wolf, arXiv 1608.05859.
 
     `trust_x = n / (n + prior_count)` for a token that the training text has n times: after a token
     that it has hardly seen, the head falls back on the frequencies, as Kneser-Ney smoothing does.
