@@ -27,11 +27,14 @@ def fit(config: Config, data: TokenDataModule) -> tuple[TokenPredictionModule, L
     return module, trainer
 
 
-@pytest.mark.parametrize("copy_window", [0, 6])
+@pytest.mark.parametrize(("copy_window", "attention_window"), [(0, 0), (6, 0), (0, 5), (6, 40)])
 def test_logits_are_causal(
-    tiny_config: Config, tiny_data: TokenDataModule, copy_window: int
+    tiny_config: Config, tiny_data: TokenDataModule, copy_window: int, attention_window: int
 ) -> None:
-    module, _ = fit(dataclasses.replace(tiny_config, copy_window=copy_window), tiny_data)
+    config = dataclasses.replace(
+        tiny_config, copy_window=copy_window, attention_window=attention_window
+    )
+    module, _ = fit(config, tiny_data)
     module.eval()
     tokens = tiny_data.val_rows.tokens
     changed = tokens.clone()
