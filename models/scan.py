@@ -3,10 +3,8 @@
 Shapes: B sequences, T tokens, C = context_dim, E = embed_dim.
 """
 
-import functools
-import itertools
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +35,10 @@ def scan(network: Network, embeddings_BTE: Tensor, initial_BC: Tensor) -> Tensor
     """
     if not isinstance(network, nn.Module) or not _can_record(embeddings_BTE):
         return step_by_step(network, embeddings_BTE, initial_BC)
-    steps = functools.partial(step_by_step, network)
+
+    def steps(embeddings_BTE: Tensor, initial_BC: Tensor) -> Tensor:
+        return step_by_step(network, embeddings_BTE, initial_BC)
+
     return _recording(network, steps, embeddings_BTE, initial_BC).replay(embeddings_BTE, initial_BC)
 
 
@@ -130,12 +131,8 @@ def _key(network: nn.Module, embeddings_BTE: Tensor, initial_BC: Tensor) -> Hash
         torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type),
         torch.get_float32_matmul_precision(),
         network._compiled_call_impl is not None,
-        tuple(weight.data_ptr() for weight in _weights(network)),
+        tuple(weight.data_ptr() for weight in (*network.parameters(), *network.buffers())),
     )
-
-
-def _weights(network: nn.Module) -> Iterator[Tensor]:
-    return itertools.chain(network.parameters(), network.buffers())
 
 
 def _can_record(embeddings_BTE: Tensor) -> bool:

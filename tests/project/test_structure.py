@@ -47,7 +47,8 @@ def test_config_imports_nothing_of_ours() -> None:
     "file", sorted((ROOT / "models").glob("*.py")), ids=lambda file: str(file.name)
 )
 def test_models_are_mathematics_only(file: Path) -> None:
-    assert imported(file) <= {"torch", "typing", "models", "collections", "math"}
+    # weakref: what is recorded of a network goes when it goes.
+    assert imported(file) <= {"torch", "typing", "models", "collections", "math", "weakref"}
 
 
 def test_metric_names_are_written_once() -> None:
