@@ -137,6 +137,9 @@ class Config:
     attention_window: int = 0
     """Last positions of the text, the current one among them, that the token head attends to; 0 and
     it has no attention."""
+    attention_layers: int = 1
+    """Blocks of attention and a feed-forward layer in the token head, one upon the other; without
+    `attention_window` there are none."""
     dropout: float = 0.3
     """Share of the token head's activations that is dropped in training."""
     label_smoothing: float = 0.0
@@ -212,7 +215,7 @@ class Config:
 
 _COUNTS = (
     "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
-    "phase2_epochs", "phase2_num_sweeps", "head_embed_dim", "head_hidden_dim",
+    "phase2_epochs", "phase2_num_sweeps", "head_embed_dim", "head_hidden_dim", "attention_layers",
 )  # fmt: skip
 _RATES = (
     "update_scale",

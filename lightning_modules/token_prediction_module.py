@@ -62,7 +62,7 @@ class TokenPredictionModule(L.LightningModule):
             dropout=config.dropout,
             context_scale=config.context_scale,
             prior_count=config.prior_count,
-            recall=Recall(config.copy_window, config.attention_window),
+            recall=Recall(config.copy_window, config.attention_window, config.attention_layers),
         )
         if config.share_embedding and not config.freeze_context:
             shared = SharedEmbedding(

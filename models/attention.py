@@ -4,6 +4,8 @@ Shapes: B sequences, T positions, S kept ones before them, D = width, H = heads.
 """
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +87,54 @@ class AttentionBlock(nn.Module):
     def _heads(self, features_BTD: Tensor) -> Tensor:
         """(B, T, D) to (B, H, T, D / H)."""
         return features_BTD.view(*features_BTD.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+class Attended(NamedTuple):
+    """What a stack of blocks makes of (B, T, D) features.
+
+    inputs: what each block reads, (B, T, D); none without blocks.
+    output: (B, T, D), what the last block gives.
+    """
+
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+
+class AttentionStack(nn.Module):
+    """Blocks of attention, each over what the one before it gives.
+
+    Args:
+        num_layers: blocks; 0 and features are given back as they are.
+        width: D.
+        window: of each block; a position knows of `reach` positions in all.
+        dropout: as `AttentionBlock` takes it.
+    """
+
+    def __init__(self, *, num_layers: int, width: int, window: int, dropout: float) -> None:
+        super().__init__()
+        self.window = window
+        self.blocks = nn.ModuleList(
+            AttentionBlock(width=width, window=window, dropout=dropout) for _ in range(num_layers)
+        )
+
+    @property
+    def reach(self) -> int:
+        """Positions, the last among them, that what is given for the last one hangs on."""
+        return 1 + len(self.blocks) * (self.window - 1)
+
+    def forward(self, features_BTD: Tensor, earlier: Sequence[Tensor] | None = None) -> Attended:
+        """Features (B, T, D) through every block.
+
+        Args:
+            features_BTD: (B, T, D).
+            earlier: what each block has read of the positions before them, (B, S, D); none where
+                None. The last `window - 1` of it are all that counts.
+        """
+        inputs = []
+        for index, block in enumerate(self.blocks):
+            inputs.append(features_BTD)
+            features_BTD = block(features_BTD, None if earlier is None else earlier[index])
+        return Attended(tuple(inputs), features_BTD)
 
 
 def rotation_of(positions_T: Tensor, head_dim: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Text without an end: the state has one size, so that a token costs the same at any position.
 
-Shapes: B sequences, T tokens, R recent ones, C = context_dim, D = head_embed_dim, V = vocabulary.
+Shapes: B sequences, T tokens, R recent ones, S = attention_window - 1, C = context_dim, D = head_embed_dim, V = vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.fixed_point import solve_chunks
 from models.sweeps import Network
-from models.token_head import Earlier, TokenHead
+from models.token_head import TokenHead
 from models.windows import rounding_unit
 
 PROMPT_CHUNK = 4096
@@ -31,13 +31,16 @@ class GenerationState(NamedTuple):
     """All that is kept of the text so far.
 
     context: (B, C), the context that has read every token.
-    recent: (B, R), the last tokens, R at least 1: all that the head goes back to, or fewer in a
+    recent: (B, R), the last tokens, R at least 1: all that the head copies from, or fewer in a
         shorter text.
-    read: (B, R, D), what the head has made of them.
+    attended: what each block of the head's attention has read of the last positions, (B, S, D), or
+        fewer in a shorter text; none without attention.
+    read: (B, 1, D), what the head has made of the last token.
     """
 
     context: Tensor
     recent: Tensor
+    attended: tuple[Tensor, ...]
     read: Tensor
 
 
@@ -83,7 +86,7 @@ def read_prompt(
 def read_token(
     network: TokenNetwork, head: TokenHead, state: GenerationState, token_B: Tensor
 ) -> GenerationState:
-    """The state after one more token: a single application of F, and of the head's hidden layer."""
+    """The state after one more token: a single application of F and of the head."""
     context_BC = network(state.context, network.embed(token_B))
     return _gone_on(head, state, context_BC.unsqueeze(1), token_B.unsqueeze(1))
 
@@ -91,22 +94,37 @@ def read_token(
 @torch.no_grad()
 def next_logits(head: TokenHead, state: GenerationState) -> Tensor:
     """Logits (B, V) of the token after a state."""
-    recent_BR, read_BRD = state.recent, state.read
-    earlier = Earlier(recent_BR[:, :-1], read_BRD[:, :-1])
-    return head.logits(read_BRD[:, -1:], recent_BR[:, -1:], earlier).squeeze(1)
+    recent_BR = state.recent
+    return head.logits(state.read, recent_BR[:, -1:], recent_BR[:, :-1]).squeeze(1)
 
 
 def _gone_on(
     head: TokenHead, state: GenerationState | None, contexts_BTC: Tensor, tokens_BT: Tensor
 ) -> GenerationState:
     """The state after more contexts; it holds on to none of what it was made from."""
-    last = slice(-head.num_recent, None)
-    recent_BR = tokens_BT[:, last]
-    read_BRD = head.read(contexts_BTC[:, last], recent_BR)
+    attention = head.attention
+    # Of a longer part, what stands further back than the last position's attention reaches is
+    # not read, and the state before it is of no use.
+    reached = slice(-attention.reach, None)
+    earlier = None
+    if state is not None and contexts_BTC.shape[1] <= attention.reach:
+        earlier = state.attended
+    inputs, read_BTD = head.read(contexts_BTC[:, reached], tokens_BT[:, reached], earlier)
+    if earlier is not None:
+        inputs = tuple(torch.cat(pair, dim=1) for pair in zip(earlier, inputs, strict=True))
+    recent_BR = tokens_BT
     if state is not None:
-        recent_BR = torch.cat([state.recent, recent_BR], dim=1)[:, last]
-        read_BRD = torch.cat([state.read, read_BRD], dim=1)[:, last]
-    return GenerationState(contexts_BTC[:, -1].clone(), recent_BR.clone(), read_BRD.clone())
+        recent_BR = torch.cat([state.recent, tokens_BT], dim=1)
+    return GenerationState(
+        contexts_BTC[:, -1].clone(),
+        recent_BR[:, -head.num_recent :].clone(),
+        tuple(_last(input_BND, attention.window - 1) for input_BND in inputs),
+        read_BTD[:, -1:].clone(),
+    )
+
+
+def _last(vectors_BND: Tensor, num_kept: int) -> Tensor:
+    return vectors_BND[:, max(vectors_BND.shape[1] - num_kept, 0) :].clone()
 
 
 @torch.no_grad()

@@ -4,13 +4,14 @@ Shapes: V = vocab_size, C = context_dim, D = head_embed_dim, H = head_hidden_dim
 leading dimensions; with copying or attention (B, T), sequences and positions, S before them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import AttentionBlock
+from models.attention import Attended, AttentionStack
 from models.copying import Copying
 from models.linear_cross_entropy import linear_cross_entropy, mean_over_rows
 
@@ -27,25 +28,19 @@ class Recall(NamedTuple):
     copy_window: last tokens that `Copying` gives a part of the probability to; 0 copies none.
     attention_window: last positions, the current one among them, that an `AttentionBlock` attends
         to; 0 has none.
+    attention_layers: such blocks, one upon the other.
     """
 
     copy_window: int = 0
     attention_window: int = 0
-
-
-class Earlier(NamedTuple):
-    """The positions before those that are read: `tokens` (B, S), and what `TokenHead.read` gave of
-    them, (B, S, D)."""
-
-    tokens: Tensor
-    read: Tensor
+    attention_layers: int = 1
 
 
 class TokenHead(nn.Module):
     """One hidden layer over [context; token] with an embedding of its own, tied to the output.
 
     `logits = trust_x LayerNorm(x + U dropout(gelu(W [s c; x] + b))) Xᵀ + bias`, x a row of X,
-    (V, D); with attention, an `AttentionBlock` stands before the LayerNorm. U starts near 0, and the
+    (V, D); with attention, an `AttentionStack` stands before the LayerNorm. U starts near 0, and the
     bias at the tokens' log frequencies in the training text, which no step is then spent on. Tying:
     Press and Wolf, arXiv 1608.05859.
 
@@ -91,21 +86,20 @@ class TokenHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.register_buffer("trust", torch.ones(vocab_size))
-        self.attention: AttentionBlock | None = None
-        if recall.attention_window > 0:
-            self.attention = AttentionBlock(
-                width=embed_dim, window=recall.attention_window, dropout=dropout
-            )
+        self.attention = AttentionStack(
+            num_layers=recall.attention_layers if recall.attention_window > 0 else 0,
+            width=embed_dim,
+            window=recall.attention_window,
+            dropout=dropout,
+        )
         self.copying: Copying | None = None
         if recall.copy_window > 0:
             self.copying = Copying(feature_dim=embed_dim, window=recall.copy_window)
 
     @property
     def num_recent(self) -> int:
-        """Positions of the text that the head reads: the current one, and those it goes back to."""
-        copied = 0 if self.copying is None else self.copying.window
-        attended = 1 if self.attention is None else self.attention.window
-        return max(1 + copied, attended)
+        """Tokens of the text that the head goes back to, the current one among them."""
+        return 1 if self.copying is None else 1 + self.copying.window
 
     @torch.no_grad()
     def set_token_counts(self, token_counts_V: Tensor) -> None:
@@ -119,18 +113,24 @@ class TokenHead(nn.Module):
         if self.prior_count > 0:
             self.trust.copy_(token_counts_V / (token_counts_V + self.prior_count))
 
-    def read(self, contexts: Tensor, tokens: Tensor) -> Tensor:
-        """(..., C) contexts and the (...) tokens they have read last, to what is made of each, (..., D)."""
+    def read(
+        self, contexts: Tensor, tokens: Tensor, earlier: Sequence[Tensor] | None = None
+    ) -> Attended:
+        """Contexts and the tokens they have read last, to what is made of each, (..., D).
+
+        Args:
+            contexts: (..., C); with attention (B, T, C).
+            tokens: (...) ids; with attention (B, T).
+            earlier: as `AttentionStack` takes it.
+        """
         embeddings = self.dropout(self.embedding(tokens) / EMBEDDING_STD)
         inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
-        read: Tensor = embeddings + self.update(self.dropout(hidden))
-        return read
+        attended: Attended = self.attention(embeddings + self.update(self.dropout(hidden)), earlier)
+        return attended
 
-    def features(self, read: Tensor, tokens: Tensor, earlier: Earlier | None = None) -> Tensor:
-        """What `read` gives of (...) tokens to what the output layer reads, (..., D)."""
-        if self.attention is not None:
-            read = self.attention(read, None if earlier is None else earlier.read)
+    def features(self, read: Tensor, tokens: Tensor) -> Tensor:
+        """What `read` made of (...) tokens, (..., D), to what the output layer reads, (..., D)."""
         features = self.norm(read) * self.trust[tokens].unsqueeze(-1)
         return F.dropout(features, self.dropout.p, self.training)
 
@@ -141,22 +141,21 @@ class TokenHead(nn.Module):
             contexts: (..., C); with copying or attention (B, T, C), from a text's start on.
             tokens: (...) ids; with copying or attention (B, T).
         """
-        return self.logits(self.read(contexts, tokens), tokens)
+        return self.logits(self.read(contexts, tokens).output, tokens)
 
-    def logits(self, read: Tensor, tokens: Tensor, earlier: Earlier | None = None) -> Tensor:
-        """What `read` gives of (...) tokens to logits (..., V) of the next ones.
+    def logits(self, read: Tensor, tokens: Tensor, earlier: Tensor | None = None) -> Tensor:
+        """What `read` made of (...) tokens to logits (..., V) of the next ones.
 
         Args:
-            read: (..., D); with copying or attention (B, T, D).
-            tokens: (...) ids; with copying or attention (B, T).
-            earlier: the text before; none where None.
+            read: (..., D); with copying (B, T, D).
+            tokens: (...) ids; with copying (B, T).
+            earlier: (B, S) ids of what stands before them; none where None.
         """
-        features = self.features(read, tokens, earlier)
+        features = self.features(read, tokens)
         logits = self._own_logits(features)
         if self.copying is None:
             return logits
-        earlier_BS = None if earlier is None else earlier.tokens
-        log_probabilities: Tensor = self.copying(features, tokens, earlier_BS).added_to(logits)
+        log_probabilities: Tensor = self.copying(features, tokens, earlier).added_to(logits)
         return log_probabilities
 
     def loss(self, contexts: Tensor, tokens: Tensor, next_tokens: Tensor) -> Tensor:
@@ -180,7 +179,7 @@ class TokenHead(nn.Module):
         Returns:
             The loss to train on, and the mean nats a token that are in it.
         """
-        features = self.features(self.read(contexts, tokens), tokens)
+        features = self.features(self.read(contexts, tokens).output, tokens)
         nats = self._mean_nats(features, tokens, next_tokens)
         if label_smoothing == 0:
             return nats, nats

@@ -173,7 +173,7 @@ class ContextGenerator:
     def read(
         self, tokens_BT: Tensor, state: GenerationState | None
     ) -> tuple[Tensor, GenerationState]:
-        """What the head has made of the last tokens (B, R, D), and the state after them."""
+        """What the head has made of the last token (B, 1, D), and the state after it."""
         state = read_prompt(self.network, self.head, tokens_BT, state)
         return state.read, state
 

@@ -27,13 +27,18 @@ def fit(config: Config, data: TokenDataModule) -> tuple[TokenPredictionModule, L
     return module, trainer
 
 
-@pytest.mark.parametrize(("copy_window", "attention_window"), [(0, 0), (6, 0), (0, 5), (6, 40)])
+@pytest.mark.parametrize(
+    ("copy_window", "attention_window", "attention_layers"),
+    [(0, 0, 1), (6, 0, 2), (0, 5, 1), (6, 40, 2)],
+)
 def test_logits_are_causal(
-    tiny_config: Config, tiny_data: TokenDataModule, copy_window: int, attention_window: int
-) -> None:
+    tiny_config: Config, tiny_data: TokenDataModule,
+    copy_window: int, attention_window: int, attention_layers: int,
+) -> None:  # fmt: skip
     config = dataclasses.replace(
-        tiny_config, copy_window=copy_window, attention_window=attention_window
-    )
+        tiny_config, copy_window=copy_window, attention_window=attention_window,
+        attention_layers=attention_layers,
+    )  # fmt: skip
     module, _ = fit(config, tiny_data)
     module.eval()
     tokens = tiny_data.val_rows.tokens
@@ -157,7 +162,13 @@ def test_a_checkpoint_from_before_embeddings_were_shared(
     config = dataclasses.replace(tiny_config, freeze_context=False, share_embedding=False)
     old = make(config, tiny_data)
     record = dataclasses.asdict(config)
-    for added_since in ("share_embedding", "label_smoothing", "copy_window", "attention_window"):
+    for added_since in (
+        "share_embedding",
+        "label_smoothing",
+        "copy_window",
+        "attention_window",
+        "attention_layers",
+    ):
         del record[added_since]
     restored = TokenPredictionModule(record, tiny_data.vocab_size)
     assert restored.config == config
@@ -204,13 +215,13 @@ def test_copying_and_attention_are_trained_in_every_precision(
     tiny_config: Config, tiny_data: TokenDataModule, precision: Precision, freeze_context: bool
 ) -> None:
     config = dataclasses.replace(
-        tiny_config, copy_window=6, attention_window=6, precision=precision,
+        tiny_config, copy_window=6, attention_window=6, attention_layers=2, precision=precision,
         freeze_context=freeze_context,
     )  # fmt: skip
     module, trainer = fit(config, tiny_data)
     trained, untrained = module.head.state_dict(), make(config, tiny_data).head.state_dict()
     recall = [name for name in untrained if name.startswith(("copying.", "attention."))]
-    assert len(recall) == 3 + 11
+    assert len(recall) == 3 + 2 * 11
     for name in recall:
         assert (trained[name] - untrained[name]).abs().max() > 1e-4, name
     assert math.isfinite(float(trainer.callback_metrics[names.VAL_PPL]))

@@ -1,10 +1,10 @@
-"""Attention over a window: causal, blind beyond it, the same piece by piece as in one."""
+"""Attention over a window: causal, blind beyond its reach, the same piece by piece as in one."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.attention import AttentionBlock
+from models.attention import AttentionBlock, AttentionStack
 
 D = 12
 
@@ -20,6 +20,13 @@ def block(window: int, width: int = D, dropout: float = 0.0) -> AttentionBlock:
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return made
+
+
+def stack(num_layers: int, window: int) -> AttentionStack:
+    made = AttentionStack(num_layers=num_layers, width=D, window=window, dropout=0.0)
+    for weight in made.double().parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return made.eval()
 
 
 def text(num_positions: int, width: int = D) -> Tensor:
@@ -71,3 +78,25 @@ def test_it_starts_near_the_identity_and_drops_out_in_training_alone() -> None:
     assert torch.equal(attend(given), attend(given))
     attend.train()
     assert not torch.equal(attend(given), attend(given))
+
+
+@pytest.mark.parametrize(("num_layers", "window"), [(0, 0), (1, 4), (3, 1), (2, 4), (3, 5)])
+def test_blocks_upon_each_other_reach_further_and_no_more(num_layers: int, window: int) -> None:
+    attend, given = stack(num_layers, window), text(20).requires_grad_()
+    attended = attend(given)
+    (slope,) = torch.autograd.grad(attended.output[:, 19].square().sum(), given)
+    seen = slope.abs().sum(dim=(0, 2)) > 0
+    assert seen.tolist() == [position >= 20 - attend.reach for position in range(20)]
+    assert len(attended.inputs) == num_layers
+    if num_layers == 0:
+        assert attended.output is given
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int) -> None:
+    attend, given = stack(3, 4), text(21)
+    whole = attend(given)
+    for start in range(size, 21, size):
+        kept = [read[:, start - min(3, start) : start] for read in whole.inputs]
+        found = attend(given[:, start : start + size], kept)
+        torch.testing.assert_close(found.output, whole.output[:, start : start + size])

@@ -25,8 +25,12 @@ def network(request: pytest.FixtureRequest) -> AnyNetwork:
 
 
 @pytest.fixture(
-    params=[Recall(), Recall(copy_window=4), Recall(100, 5), Recall(2, 100), Recall(0, 1)], ids=str
-)
+    params=[
+        Recall(), Recall(copy_window=4), Recall(100, 5), Recall(2, 100), Recall(0, 1),
+        Recall(0, 1, 3), Recall(3, 4, 2), Recall(0, 3, 3),
+    ],
+    ids=str,
+)  # fmt: skip
 def head(request: pytest.FixtureRequest) -> TokenHead:
     torch.manual_seed(1)
     made = TokenHead(
@@ -34,6 +38,8 @@ def head(request: pytest.FixtureRequest) -> TokenHead:
         prior_count=0.0, recall=request.param,
     )  # fmt: skip
     torch.nn.init.normal_(made.update.weight)
+    for weight in made.attention.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
     return made.eval()
 
 
@@ -50,9 +56,13 @@ def test_a_prompt_read_in_chunks_is_the_scan(
     state = read_prompt(network, head, prompt)
     with torch.no_grad():
         contexts = scan(network, network.embed(prompt), torch.zeros(2, C))
-        read = head.read(contexts, prompt)[:, -head.num_recent :]
+        attended = head.read(contexts, prompt)
     torch.testing.assert_close(state.context, contexts[:, -1], rtol=0, atol=5e-4)
-    torch.testing.assert_close(state.read, read, rtol=0, atol=2e-3)
+    torch.testing.assert_close(state.read, attended.output[:, -1:], rtol=0, atol=5e-3)
+    num_attended = min(num_tokens, head.attention.window - 1)
+    for found, expected in zip(state.attended, attended.inputs, strict=True):
+        last = expected[:, num_tokens - num_attended :]
+        torch.testing.assert_close(found, last, rtol=0, atol=5e-3)
     assert torch.equal(state.recent, prompt[:, -head.num_recent :])
     if num_tokens > 1:
         first = read_prompt(network, head, prompt[:, :-1])
@@ -60,8 +70,7 @@ def test_a_prompt_read_in_chunks_is_the_scan(
             read_prompt(network, head, prompt[:, -1:], first),
             read_token(network, head, first, prompt[:, -1]),
         ):
-            for found, expected in zip(after, state, strict=True):
-                torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+            torch.testing.assert_close(after, state, rtol=0, atol=5e-3)
 
 
 def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
@@ -81,7 +90,7 @@ def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
     with torch.no_grad():
         contexts = scan(network, network.embed(text), torch.zeros(2, C))
         expected = head(contexts, text)[:, 9:-1]
-    torch.testing.assert_close(torch.stack(seen, dim=1), expected, rtol=0, atol=2e-3)
+    torch.testing.assert_close(torch.stack(seen, dim=1), expected, rtol=0, atol=5e-3)
     assert (expected[:, 1:] - expected[:, :-1]).abs().max() > 0.1
 
 
@@ -103,17 +112,21 @@ def test_the_state_does_not_grow_and_holds_on_to_nothing(
     network: AnyNetwork, head: TokenHead, num_read: int
 ) -> None:
     state = read_prompt(network, head, tokens(3, num_read))
-    num_kept = min(num_read, head.num_recent)
-    for token in tokens(3, 5).unbind(dim=1):
-        assert state.context.untyped_storage().nbytes() == 3 * C * 4
-        assert state.recent.untyped_storage().nbytes() == 3 * num_kept * 8
-        assert state.read.untyped_storage().nbytes() == 3 * num_kept * 5 * 4
+    num_attended, num_blocks = head.attention.window - 1, len(head.attention.blocks)
+    for num_tokens, token in enumerate(tokens(3, 5).unbind(dim=1), start=num_read + 1):
         state = read_token(network, head, state, token)
-        num_kept = min(num_kept + 1, head.num_recent)
+        parts = (state.context, state.recent, state.read, *state.attended)
+        shapes = [
+            (3, C), (3, min(num_tokens, head.num_recent)), (3, 1, 5),
+            *[(3, min(num_tokens, num_attended), 5)] * num_blocks,
+        ]  # fmt: skip
+        assert [tuple(part.shape) for part in parts] == shapes
+        for part in parts:
+            assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+            assert not part.requires_grad
     assert isinstance(state, GenerationState)
-    assert [tuple(part.shape) for part in state] == [(3, C), (3, num_kept), (3, num_kept, 5)]
+    num_kept = min(num_read + 5, head.num_recent)
     assert torch.equal(state.recent[:, -5:], tokens(3, 5)[:, -num_kept:])
-    assert not any(part.requires_grad for part in state)
 
 
 def test_a_prompt_of_no_token_is_refused(network: AnyNetwork, head: TokenHead) -> None:

@@ -25,7 +25,7 @@ def make_head(
 
 
 def features(head: TokenHead, contexts: Tensor, tokens: Tensor) -> Tensor:
-    return head.features(head.read(contexts, tokens), tokens)
+    return head.features(head.read(contexts, tokens).output, tokens)
 
 
 def inputs(*shape: int) -> tuple[Tensor, Tensor]:

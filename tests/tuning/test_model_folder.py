@@ -24,7 +24,12 @@ def test_a_model_is_used_without_its_run(
     tmp_path: Path,
 ) -> None:
     config = dataclasses.replace(
-        tiny_config, memory=memory, freeze_context=freeze_context, copy_window=5, attention_window=7
+        tiny_config,
+        memory=memory,
+        freeze_context=freeze_context,
+        copy_window=5,
+        attention_window=7,
+        attention_layers=2,
     )
     module = TokenPredictionModule(config, tiny_data.vocab_size)
     module.head.set_token_counts(tiny_data.token_counts())
@@ -49,7 +54,13 @@ def test_a_model_from_before_embeddings_were_shared(
     save_model(tmp_path / "model", module, tiny_data.tokenizer)
     path = tmp_path / "model" / "config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    for added_since in ("share_embedding", "label_smoothing", "copy_window", "attention_window"):
+    for added_since in (
+        "share_embedding",
+        "label_smoothing",
+        "copy_window",
+        "attention_window",
+        "attention_layers",
+    ):
         del fields[added_since]
     path.write_text(json.dumps(fields), encoding="utf-8")
     loaded = load_model(tmp_path / "model")
