@@ -120,6 +120,9 @@ class Config:
     share_embedding: bool = True
     """Where the contexts are not frozen, the context network reads the token head's embedding, which
     starts from its own."""
+    start_embedding: bool = False
+    """The token head's embedding starts from that of Phase 1 where it is not shared too: worth it
+    on half a million tokens or more."""
     context_learning_rate: float = 2e-3
     """Highest learning rate of the context network in Phase 2, where it is not frozen."""
     head_embed_dim: int = 128

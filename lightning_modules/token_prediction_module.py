@@ -65,10 +65,7 @@ class TokenPredictionModule(L.LightningModule):
             recall=Recall(config.copy_window, config.attention_window, config.attention_layers),
         )
         if config.share_embedding and not config.freeze_context:
-            shared = SharedEmbedding(
-                self.head.embedding, embed_dim=config.embed_dim, scale=1 / EMBEDDING_STD
-            )
-            self.network.set_submodule("embedding", shared)
+            self.network.set_submodule("embedding", self._shared_embedding())
         self.train_mean_loss = WeightedMean()
         self.val_mean_loss = WeightedMean()
         self.test_mean_loss = WeightedMean()
@@ -81,7 +78,8 @@ class TokenPredictionModule(L.LightningModule):
     def from_phase1(cls, phase1: FixedPointModule, vocab_size: int) -> Self:
         """A module that starts from the context network of Phase 1; the weights are copied.
 
-        An embedding that is shared starts from Phase 1's.
+        The token head's embedding starts from Phase 1's where it is shared, and with
+        `start_embedding`.
         """
         module = cls(phase1.config, vocab_size)
         weights = phase1.network.state_dict()
@@ -89,6 +87,8 @@ class TokenPredictionModule(L.LightningModule):
         if isinstance(embedding, SharedEmbedding):
             embedding.start_from(weights.pop("embedding.weight"))
             weights["embedding.projection.weight"] = embedding.projection.weight
+        elif module.config.start_embedding:
+            module._shared_embedding().start_from(weights["embedding.weight"])
         module.network.load_state_dict(weights)
         return module
 
@@ -186,6 +186,12 @@ class TokenPredictionModule(L.LightningModule):
         """Compiles F, and what a step computes for a full batch; results differ by rounding."""
         self.network.compile()
         self.loss_of_tokens = FullBatches(self._loss_of_tokens)
+
+    def _shared_embedding(self) -> SharedEmbedding:
+        """F's view of the token head's embedding."""
+        return SharedEmbedding(
+            self.head.embedding, embed_dim=self.config.embed_dim, scale=1 / EMBEDDING_STD
+        )
 
     def _loss_of_tokens(self, contexts_BTC: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
         """The loss to train on and the mean nats a token, from exact contexts."""

@@ -141,6 +141,36 @@ def test_a_shared_embedding_starts_from_phase_1(
     assert 0.7 < size < 1.4, "rows that the head reads have about unit variance"
 
 
+@pytest.mark.parametrize(
+    ("freeze_context", "share_embedding"), [(True, True), (True, False), (False, False)]
+)
+def test_a_head_of_its_own_starts_from_phase_1_where_asked(
+    tiny_config: Config, tiny_data: TokenDataModule, freeze_context: bool, share_embedding: bool
+) -> None:
+    """Tokens that are alike to F are alike to the head; F's own embedding stays its own."""
+    config = dataclasses.replace(
+        tiny_config, embed_dim=12, head_embed_dim=12,
+        freeze_context=freeze_context, share_embedding=share_embedding,
+    )  # fmt: skip
+    without, module = (
+        make(dataclasses.replace(config, start_embedding=start), tiny_data)
+        for start in (False, True)
+    )
+    tokens = tiny_data.val_rows.tokens
+    embedded = module.network.embed(tokens)
+    assert torch.equal(embedded, without.network.embed(tokens))
+    alike, found, random = (
+        torch.nn.functional.cosine_similarity(rows[:, :-1], rows[:, 1:], dim=-1)
+        for rows in (embedded, module.head.embedding(tokens), without.head.embedding(tokens))
+    )
+    torch.testing.assert_close(found, alike, rtol=1e-4, atol=1e-5)
+    assert (random - alike).abs().mean() > 0.1
+    assert 0.7 < module.head.embedding.weight.std() / 0.02 < 1.4
+    with torch.no_grad():
+        module.head.embedding.weight.zero_()
+    assert torch.equal(module.network.embed(tokens), embedded)
+
+
 def test_a_shared_embedding_learns_through_the_contexts(
     tiny_config: Config, tiny_data: TokenDataModule
 ) -> None:
