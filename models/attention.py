@@ -116,6 +116,7 @@ class AttentionStack(nn.Module):
         self.blocks = nn.ModuleList(
             AttentionBlock(width=width, window=window, dropout=dropout) for _ in range(num_layers)
         )
+        self.register_load_state_dict_pre_hook(_number_a_single_block)  # type: ignore[no-untyped-call]  # PyTorch's
 
     @property
     def reach(self) -> int:
@@ -135,6 +136,16 @@ class AttentionStack(nn.Module):
             inputs.append(features_BTD)
             features_BTD = block(features_BTD, None if earlier is None else earlier[index])
         return Attended(tuple(inputs), features_BTD)
+
+
+def _number_a_single_block(
+    stack: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Weights that were saved when a stack was one block have no number of a block."""
+    own = [name for name in weights if name.startswith(prefix)]
+    for name in own:
+        if not name.startswith(f"{prefix}blocks."):
+            weights[f"{prefix}blocks.0.{name.removeprefix(prefix)}"] = weights.pop(name)
 
 
 def rotation_of(positions_T: Tensor, head_dim: int) -> Tensor:

@@ -100,3 +100,11 @@ def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int) -> None:
         kept = [read[:, start - min(3, start) : start] for read in whole.inputs]
         found = attend(given[:, start : start + size], kept)
         torch.testing.assert_close(found.output, whole.output[:, start : start + size])
+
+
+def test_weights_of_a_single_block_are_those_of_a_stack_of_one() -> None:
+    before, attend, given = block(4), stack(1, 4), text(9)
+    attend.load_state_dict(before.state_dict())
+    assert torch.equal(attend(given).output, before(given))
+    with pytest.raises(RuntimeError, match=r"blocks\.1\.query"):
+        stack(2, 4).load_state_dict(before.state_dict())
