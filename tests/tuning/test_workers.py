@@ -54,7 +54,7 @@ def start(folder: Path, cache: str, url: str | None, *arguments: str) -> subproc
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    seen, _ = process.communicate(timeout=150)
+    seen, _ = process.communicate(timeout=300)
     assert process.returncode == code, seen
     assert "Traceback" not in seen, seen
     return seen
@@ -75,13 +75,18 @@ def assert_exact(trials: list[FrozenTrial], num_trials: int, num_workers: int) -
 
 
 def after(
-    url: str, num_finished: int, act: Callable[[list[FrozenTrial]], bool]
+    process: subprocess.Popen[str],
+    url: str,
+    num_finished: int,
+    act: Callable[[list[FrozenTrial]], bool],
 ) -> threading.Thread:
-    """Acts once so many trials have finished and some run, again until `act` says that it has."""
+    """Acts once so many trials have finished and some run, again until `act` says that it has.
+
+    For as long as the process lives: on a busy machine a clock would end the watch too soon.
+    """
 
     def watch() -> None:
-        end = time.monotonic() + 100
-        while time.monotonic() < end:
+        while process.poll() is None:
             try:
                 trials = trials_of(url)
             except KeyError:  # no study yet
@@ -113,7 +118,7 @@ def test_four_workers_on_a_database_that_is_restarted(
         return True
 
     process = start(tmp_path, cache, postgres.url, "--n-trials", "40", "--workers", "4")
-    thread = after(postgres.url, 10, restart)
+    thread = after(process, postgres.url, 10, restart)
     seen = finish(process)
     thread.join()
     assert restarted
@@ -141,7 +146,7 @@ def test_four_workers_on_sqlite_of_which_one_is_killed(tmp_path: Path, cache: st
         return bool(killed)
 
     process = start(tmp_path, cache, url, "--n-trials", "40", "--workers", "4")
-    thread = after(url, 8, kill)
+    thread = after(process, url, 8, kill)
     seen = finish(process)
     thread.join()
     assert killed
@@ -170,7 +175,7 @@ def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: st
         process.send_signal(signal.SIGTERM)
         return True
 
-    after(url, 2, end).join()
+    after(process, url, 2, end).join()
     seen = finish(process, 143)
     trials = trials_of(url)
     assert TrialState.RUNNING not in {trial.state for trial in trials}
