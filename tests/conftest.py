@@ -22,6 +22,15 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
+def added_since_sharing() -> tuple[str, ...]:
+    """Fields of `Config` that what was saved before embeddings were shared does not have."""
+    return (
+        "share_embedding", "start_embedding", "label_smoothing", "copy_window",
+        "attention_window", "attention_layers",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Sizes that train both phases in about a second."""
     return Config(

@@ -39,7 +39,7 @@ def head(request: pytest.FixtureRequest) -> TokenHead:
     )  # fmt: skip
     torch.nn.init.normal_(made.update.weight)
     for weight in made.attention.parameters():
-        torch.nn.init.normal_(weight, std=0.5)
+        torch.nn.init.normal_(weight, std=0.3)
     return made.eval()
 
 
@@ -58,11 +58,11 @@ def test_a_prompt_read_in_chunks_is_the_scan(
         contexts = scan(network, network.embed(prompt), torch.zeros(2, C))
         attended = head.read(contexts, prompt)
     torch.testing.assert_close(state.context, contexts[:, -1], rtol=0, atol=5e-4)
-    torch.testing.assert_close(state.read, attended.output[:, -1:], rtol=0, atol=5e-3)
+    torch.testing.assert_close(state.read, attended.output[:, -1:], rtol=0, atol=2e-3)
     num_attended = min(num_tokens, head.attention.window - 1)
     for found, expected in zip(state.attended, attended.inputs, strict=True):
         last = expected[:, num_tokens - num_attended :]
-        torch.testing.assert_close(found, last, rtol=0, atol=5e-3)
+        torch.testing.assert_close(found, last, rtol=0, atol=2e-3)
     assert torch.equal(state.recent, prompt[:, -head.num_recent :])
     if num_tokens > 1:
         first = read_prompt(network, head, prompt[:, :-1])
@@ -70,7 +70,7 @@ def test_a_prompt_read_in_chunks_is_the_scan(
             read_prompt(network, head, prompt[:, -1:], first),
             read_token(network, head, first, prompt[:, -1]),
         ):
-            torch.testing.assert_close(after, state, rtol=0, atol=5e-3)
+            torch.testing.assert_close(after, state, rtol=0, atol=2e-3)
 
 
 def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
@@ -90,7 +90,7 @@ def test_tokens_one_by_one_have_the_distribution_of_the_whole_text(
     with torch.no_grad():
         contexts = scan(network, network.embed(text), torch.zeros(2, C))
         expected = head(contexts, text)[:, 9:-1]
-    torch.testing.assert_close(torch.stack(seen, dim=1), expected, rtol=0, atol=5e-3)
+    torch.testing.assert_close(torch.stack(seen, dim=1), expected, rtol=0, atol=2e-3)
     assert (expected[:, 1:] - expected[:, :-1]).abs().max() > 0.1
 
 
@@ -113,8 +113,9 @@ def test_the_state_does_not_grow_and_holds_on_to_nothing(
 ) -> None:
     state = read_prompt(network, head, tokens(3, num_read))
     num_attended, num_blocks = head.attention.window - 1, len(head.attention.blocks)
-    for num_tokens, token in enumerate(tokens(3, 5).unbind(dim=1), start=num_read + 1):
-        state = read_token(network, head, state, token)
+    for num_tokens in range(num_read, num_read + 6):
+        if num_tokens > num_read:
+            state = read_token(network, head, state, tokens(3, 5)[:, num_tokens - num_read - 1])
         parts = (state.context, state.recent, state.read, *state.attended)
         shapes = [
             (3, C), (3, min(num_tokens, head.num_recent)), (3, 1, 5),

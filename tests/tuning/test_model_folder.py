@@ -47,21 +47,18 @@ def test_a_model_is_used_without_its_run(
 
 
 def test_a_model_from_before_embeddings_were_shared(
-    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    added_since_sharing: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
     config = dataclasses.replace(tiny_config, freeze_context=False, share_embedding=False)
     module = TokenPredictionModule(config, tiny_data.vocab_size)
     save_model(tmp_path / "model", module, tiny_data.tokenizer)
     path = tmp_path / "model" / "config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    for added_since in (
-        "share_embedding",
-        "label_smoothing",
-        "copy_window",
-        "attention_window",
-        "attention_layers",
-    ):
-        del fields[added_since]
+    for name in added_since_sharing:
+        del fields[name]
     path.write_text(json.dumps(fields), encoding="utf-8")
     loaded = load_model(tmp_path / "model")
     assert loaded.module.config == config

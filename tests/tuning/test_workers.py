@@ -31,6 +31,9 @@ TINY = (
 ).split()
 
 
+LONGEST_SECONDS = 150
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("cache"))
@@ -54,7 +57,7 @@ def start(folder: Path, cache: str, url: str | None, *arguments: str) -> subproc
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    seen, _ = process.communicate(timeout=300)
+    seen, _ = process.communicate(timeout=LONGEST_SECONDS)
     assert process.returncode == code, seen
     assert "Traceback" not in seen, seen
     return seen
@@ -82,11 +85,12 @@ def after(
 ) -> threading.Thread:
     """Acts once so many trials have finished and some run, again until `act` says that it has.
 
-    For as long as the process lives: on a busy machine a clock would end the watch too soon.
+    For as long as the process lives and may take: on a busy machine it is slow to start.
     """
 
     def watch() -> None:
-        while process.poll() is None:
+        end = time.monotonic() + LONGEST_SECONDS
+        while process.poll() is None and time.monotonic() < end:
             try:
                 trials = trials_of(url)
             except KeyError:  # no study yet
