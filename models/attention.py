@@ -142,9 +142,8 @@ def _number_a_single_block(
     stack: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
     """Weights that were saved when a stack was one block have no number of a block."""
-    own = [name for name in weights if name.startswith(prefix)]
-    for name in own:
-        if not name.startswith(f"{prefix}blocks."):
+    for name in list(weights):
+        if name.startswith(prefix) and not name.startswith(f"{prefix}blocks."):
             weights[f"{prefix}blocks.0.{name.removeprefix(prefix)}"] = weights.pop(name)
 
 

@@ -1,6 +1,7 @@
 """Text without an end: the state has one size, so that a token costs the same at any position.
 
-Shapes: B sequences, T tokens, R recent ones, S = attention_window - 1, C = context_dim, D = head_embed_dim, V = vocabulary.
+Shapes: B sequences, T tokens, R recent ones, S = attention_window - 1, C = context_dim,
+D = head_embed_dim, V = vocabulary.
 """
 
 from collections.abc import Callable, Iterator

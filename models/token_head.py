@@ -98,7 +98,7 @@ class TokenHead(nn.Module):
 
     @property
     def num_recent(self) -> int:
-        """Tokens of the text that the head goes back to, the current one among them."""
+        """Tokens of the text that the head reads: the current one, and those that it copies from."""
         return 1 if self.copying is None else 1 + self.copying.window
 
     @torch.no_grad()
