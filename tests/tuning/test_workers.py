@@ -31,7 +31,7 @@ TINY = (
 ).split()
 
 
-LONGEST_SECONDS = 150
+LONGEST_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
