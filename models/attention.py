@@ -1,6 +1,7 @@
 """Causal attention over a window of a text, with rotary positions.
 
-Shapes: B sequences, T positions, S kept ones before them, D = width, H = heads.
+Shapes: B sequences, T positions, S kept ones before them, D = width, K = 2 D, a key and a value,
+H = heads.
 """
 
 import math
@@ -48,32 +49,40 @@ class AttentionBlock(nn.Module):
         nn.init.zeros_(self.outer.bias)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, features_BTD: Tensor, earlier_BSD: Tensor | None = None) -> Tensor:
-        """Features (B, T, D) to features of the same shape.
+    def forward(
+        self, features_BTD: Tensor, earlier_BSK: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features (B, T, D) to features of the same shape, and to keys and values.
 
         Args:
             features_BTD: (B, T, D).
-            earlier_BSD: features of the positions before them, (B, S, D); none where None.
-        """
-        features_BTD = features_BTD + self.dropout(self._attended(features_BTD, earlier_BSD))
-        hidden = F.gelu(self.inner(self.feed_forward_norm(features_BTD)))
-        result: Tensor = features_BTD + self.outer(self.dropout(hidden))
-        return result
+            earlier_BSK: keys and values of the positions before them, (B, S, 2 D); none where None.
+                The last `window - 1` of them are all that counts.
 
-    def _attended(self, features_BTD: Tensor, earlier_BSD: Tensor | None) -> Tensor:
-        num_new = features_BTD.shape[1]
-        text = features_BTD
-        if earlier_BSD is not None:
-            text = torch.cat([earlier_BSD, features_BTD], dim=1)[:, 1 - self.window - num_new :]
-        num_kept = text.shape[1] - num_new
-        normed = self.attention_norm(text)
-        query = self._heads(self.query(normed[:, num_kept:]))
-        key, value = (self._heads(x) for x in self.key_value(normed).chunk(2, dim=-1))
-        positions = torch.arange(text.shape[1], device=text.device)
+        Returns:
+            (B, T, D), and the keys and values of these positions behind those of the earlier ones
+            that any of them sees, (B, at most window - 1 + T, 2 D).
+        """
+        normed = self.attention_norm(features_BTD)
+        text_BSK = self.key_value(normed)
+        if earlier_BSK is not None:
+            num_new = features_BTD.shape[1]
+            text_BSK = torch.cat([earlier_BSK, text_BSK], dim=1)[:, 1 - self.window - num_new :]
+        features_BTD = features_BTD + self.dropout(self._attended(self.query(normed), text_BSK))
+        hidden = F.gelu(self.inner(self.feed_forward_norm(features_BTD)))
+        return features_BTD + self.outer(self.dropout(hidden)), text_BSK
+
+    def _attended(self, query_BTD: Tensor, text_BSK: Tensor) -> Tensor:
+        num_new, num_in_all = query_BTD.shape[1], text_BSK.shape[1]
+        num_kept = num_in_all - num_new
+        query = self._heads(query_BTD)
+        key, value = (self._heads(part) for part in text_BSK.chunk(2, dim=-1))
+        # Keys are kept unturned: only how far apart two positions are has a say.
+        positions = torch.arange(num_in_all, device=text_BSK.device)
         rotation = rotation_of(positions, query.shape[-1])
         mask = None
         if num_kept > 0 or num_new > self.window:
-            mask = visible(num_new, num_kept, self.window, text.device)
+            mask = visible(num_new, num_kept, self.window, text_BSK.device)
         attended = F.scaled_dot_product_attention(
             rotated(query, rotation[:, num_kept:]),
             rotated(key, rotation),
@@ -92,11 +101,11 @@ class AttentionBlock(nn.Module):
 class Attended(NamedTuple):
     """What a stack of blocks makes of (B, T, D) features.
 
-    inputs: what each block reads, (B, T, D); none without blocks.
+    key_values: keys and values of each block, as it gives them; none without blocks.
     output: (B, T, D), what the last block gives.
     """
 
-    inputs: tuple[Tensor, ...]
+    key_values: tuple[Tensor, ...]
     output: Tensor
 
 
@@ -128,14 +137,14 @@ class AttentionStack(nn.Module):
 
         Args:
             features_BTD: (B, T, D).
-            earlier: what each block has read of the positions before them, (B, S, D); none where
-                None. The last `window - 1` of it are all that counts.
+            earlier: keys and values of each block for the positions before them, (B, S, 2 D); none
+                where None.
         """
-        inputs = []
+        key_values = []
         for index, block in enumerate(self.blocks):
-            inputs.append(features_BTD)
-            features_BTD = block(features_BTD, None if earlier is None else earlier[index])
-        return Attended(tuple(inputs), features_BTD)
+            features_BTD, text_BSK = block(features_BTD, earlier[index] if earlier else None)
+            key_values.append(text_BSK)
+        return Attended(tuple(key_values), features_BTD)
 
 
 def _number_a_single_block(

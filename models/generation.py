@@ -34,14 +34,14 @@ class GenerationState(NamedTuple):
     context: (B, C), the context that has read every token.
     recent: (B, R), the last tokens, R at least 1: all that the head copies from, or fewer in a
         shorter text.
-    attended: what each block of the head's attention has read of the last positions, (B, S, D), or
-        fewer in a shorter text; none without attention.
+    key_values: keys and values of the last positions in each block of the head's attention,
+        (B, S, 2 D), or fewer in a shorter text; none without attention.
     read: (B, 1, D), what the head has made of the last token.
     """
 
     context: Tensor
     recent: Tensor
-    attended: tuple[Tensor, ...]
+    key_values: tuple[Tensor, ...]
     read: Tensor
 
 
@@ -109,23 +109,21 @@ def _gone_on(
     reached = slice(-attention.reach, None)
     earlier = None
     if state is not None and contexts_BTC.shape[1] <= attention.reach:
-        earlier = state.attended
-    inputs, read_BTD = head.read(contexts_BTC[:, reached], tokens_BT[:, reached], earlier)
-    if earlier is not None:
-        inputs = tuple(torch.cat(pair, dim=1) for pair in zip(earlier, inputs, strict=True))
+        earlier = state.key_values
+    read = head.read(contexts_BTC[:, reached], tokens_BT[:, reached], earlier)
     recent_BR = tokens_BT
     if state is not None:
         recent_BR = torch.cat([state.recent, tokens_BT], dim=1)
     return GenerationState(
         contexts_BTC[:, -1].clone(),
         recent_BR[:, -head.num_recent :].clone(),
-        tuple(_last(input_BND, attention.window - 1) for input_BND in inputs),
-        read_BTD[:, -1:].clone(),
+        tuple(_last(text_BSK, attention.window - 1) for text_BSK in read.key_values),
+        read.output[:, -1:].clone(),
     )
 
 
-def _last(vectors_BND: Tensor, num_kept: int) -> Tensor:
-    return vectors_BND[:, max(vectors_BND.shape[1] - num_kept, 0) :].clone()
+def _last(text_BSK: Tensor, num_kept: int) -> Tensor:
+    return text_BSK[:, max(text_BSK.shape[1] - num_kept, 0) :].clone()
 
 
 @torch.no_grad()

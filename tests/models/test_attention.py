@@ -37,7 +37,7 @@ def text(num_positions: int, width: int = D) -> Tensor:
 def test_a_position_sees_its_window_and_no_more(window: int) -> None:
     attend, given = block(window), text(20).requires_grad_()
     for position in (0, 8, 19):
-        (slope,) = torch.autograd.grad(attend(given)[:, position].square().sum(), given)
+        (slope,) = torch.autograd.grad(attend(given)[0][:, position].square().sum(), given)
         seen = slope.abs().sum(dim=(0, 2)) > 0
         expected = [position - window < other <= position for other in range(20)]
         assert seen.tolist() == expected
@@ -47,37 +47,41 @@ def test_a_position_sees_its_window_and_no_more(window: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_piece_by_piece_is_in_one_piece(window: int, size: int) -> None:
     attend, given = block(window), text(21)
+    whole, key_values = attend(given)
     pieces = [
-        attend(given[:, start : start + size], given[:, :start]) for start in range(0, 21, size)
+        attend(given[:, start : start + size], key_values[:, :start])[0]
+        for start in range(0, 21, size)
     ]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), attend(given))
-    # Of what stands before, the window is all that is needed.
-    start = max(0, 20 - window + 1)
-    torch.testing.assert_close(attend(given[:, 20:], given[:, start:20]), attend(given)[:, 20:])
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
+    # Of what stands before, the window is all that is needed, and is given back with what is new.
+    kept = key_values[:, max(0, 20 - window + 1) : 20]
+    last, seen = attend(given[:, 20:], kept)
+    torch.testing.assert_close(last, whole[:, 20:])
+    torch.testing.assert_close(seen, key_values[:, -min(21, window) :])
 
 
 def test_where_a_position_stands_is_known_by_distance_alone() -> None:
     attend, given = block(4), text(10)
     moved = torch.cat([text(7), given], dim=1)
-    torch.testing.assert_close(attend(moved)[:, 10:], attend(given)[:, 3:])
+    torch.testing.assert_close(attend(moved)[0][:, 10:], attend(given)[0][:, 3:])
     swapped = given[:, [0, 1, 2, 3, 4, 5, 7, 6, 8, 9]]
-    assert (attend(swapped)[:, 9] - attend(given)[:, 9]).abs().max() > 1e-3
+    assert (attend(swapped)[0][:, 9] - attend(given)[0][:, 9]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("width", "num_heads"), [(12, 4), (6, 2), (5, 1), (160, 4)])
 def test_any_width_has_heads(width: int, num_heads: int) -> None:
     attend = block(3, width)
     assert attend.num_heads == num_heads
-    assert attend(text(4, width)).shape == (2, 4, width)
+    assert [part.shape[2] for part in attend(text(4, width))] == [width, 2 * width]
 
 
 def test_it_starts_near_the_identity_and_drops_out_in_training_alone() -> None:
     attend = AttentionBlock(width=64, window=8, dropout=0.5)
     given = torch.randn(2, 9, 64)
-    assert (attend.eval()(given) - given).norm() < 0.2 * given.norm()
-    assert torch.equal(attend(given), attend(given))
+    assert (attend.eval()(given)[0] - given).norm() < 0.2 * given.norm()
+    assert torch.equal(attend(given)[0], attend(given)[0])
     attend.train()
-    assert not torch.equal(attend(given), attend(given))
+    assert not torch.equal(attend(given)[0], attend(given)[0])
 
 
 @pytest.mark.parametrize(("num_layers", "window"), [(0, 0), (1, 4), (3, 1), (2, 4), (3, 5)])
@@ -87,7 +91,7 @@ def test_blocks_upon_each_other_reach_further_and_no_more(num_layers: int, windo
     (slope,) = torch.autograd.grad(attended.output[:, 19].square().sum(), given)
     seen = slope.abs().sum(dim=(0, 2)) > 0
     assert seen.tolist() == [position >= 20 - attend.reach for position in range(20)]
-    assert len(attended.inputs) == num_layers
+    assert len(attended.key_values) == num_layers
     if num_layers == 0:
         assert attended.output is given
 
@@ -97,7 +101,7 @@ def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int) -> None:
     attend, given = stack(3, 4), text(21)
     whole = attend(given)
     for start in range(size, 21, size):
-        kept = [read[:, start - min(3, start) : start] for read in whole.inputs]
+        kept = [read[:, start - min(3, start) : start] for read in whole.key_values]
         found = attend(given[:, start : start + size], kept)
         torch.testing.assert_close(found.output, whole.output[:, start : start + size])
 
@@ -105,6 +109,6 @@ def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int) -> None:
 def test_weights_of_a_single_block_are_those_of_a_stack_of_one() -> None:
     before, attend, given = block(4), stack(1, 4), text(9)
     attend.load_state_dict(before.state_dict())
-    assert torch.equal(attend(given).output, before(given))
+    assert torch.equal(attend(given).output, before(given)[0])
     with pytest.raises(RuntimeError, match=r"blocks\.1\.query"):
         stack(2, 4).load_state_dict(before.state_dict())
