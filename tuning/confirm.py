@@ -19,8 +19,9 @@ from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from tuning.display import StudyDisplay, trial_seconds
 from tuning.objective import Objective
+from tuning.quota import Queue
 from tuning.study import StudyPlan, finished_trials, log_dir_of
-from tuning.trial_loop import INTERRUPTED, TIMEOUT, Queue, run_trials, running_seconds
+from tuning.trial_loop import INTERRUPTED, TIMEOUT, run_trials, running_seconds
 
 NUM_SEEDS = 3
 _DEFAULT_SETTINGS = 3

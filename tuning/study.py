@@ -14,18 +14,17 @@ from datamodules.token_datamodule import TokenDataModule
 from models.diagnostics import reachable_rank
 from tuning.display import StudyDisplay
 from tuning.objective import Objective
+from tuning.quota import FINISHED, Total
 from tuning.samplers import PrunerName, SamplerName, grid_size, make_pruner, make_sampler
 from tuning.search_space import DEFAULT_SPACE, SearchSpace
 from tuning.settings import Settings, difference, settings_of
 from tuning.time_left import describe_left
 from tuning.trial_loop import (
-    FINISHED,
     INTERRUPTED,
     NO_LIMITS,
     TIMEOUT,
     TRIAL_TIMEOUT,
     Limits,
-    Total,
     run_trials,
     running_seconds,
 )

@@ -11,17 +11,16 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning.quota import Quota
 from tuning.signals import raise_if_lost
 from tuning.storage import (
     fail_silent_trials,
     queue_again,
     queue_interrupted,
-    retried_number,
     retry_history,
 )
 from tuning.time_limit import TimeoutReached, TrialTimeoutError, time_limit
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 WORKER = "worker"
 TRIAL_TIMEOUT = "trial_timeout"
 """Attribute of a trial that took too long: the limit."""
@@ -49,64 +48,6 @@ class Limits(NamedTuple):
 
 
 NO_LIMITS = Limits()
-
-
-class Quota(Protocol):
-    """How many trials a study is to have."""
-
-    def is_met(self, trials: Sequence[FrozenTrial]) -> bool: ...
-
-    def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether one more may be started; where not, those that run may still make room."""
-        ...
-
-    def place_of(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
-        """The trial's place in the total, from 0; None where it is one too many."""
-        ...
-
-
-class Total(NamedTuple):
-    """Finished trials in all, whoever ran them.
-
-    Workers start trials without a common lock, so several may take what looks like the last place.
-    Trial numbers, which the storage gives out one by one, then decide: a trial has the place after
-    all finished ones and all unfinished ones of lower numbers. The highest-numbered trial that went
-    ahead had fewer than the total before it, so never more than the total finish.
-    """
-
-    num_trials: int
-
-    def is_met(self, trials: Sequence[FrozenTrial]) -> bool:
-        return _count(trials, *FINISHED) >= self.num_trials
-
-    def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
-        return _count(trials, *FINISHED, TrialState.RUNNING) < self.num_trials
-
-    def place_of(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
-        earlier = sum(
-            other.state in FINISHED
-            or (not other.state.is_finished() and other.number < trial.number)
-            for other in trials
-        )
-        return earlier if earlier < self.num_trials else None
-
-
-class Queue(NamedTuple):
-    """The trials that were queued, and no others."""
-
-    def is_met(self, trials: Sequence[FrozenTrial]) -> bool:
-        return _count(trials, TrialState.WAITING, TrialState.RUNNING) == 0
-
-    def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
-        return _count(trials, TrialState.WAITING) > 0
-
-    def place_of(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
-        if "fixed_params" not in trial.system_attrs:
-            return None  # another worker took the last one between the look and the question
-        return sum(
-            retried_number(other) is None
-            for other in trials[: retried_number(trial) or trial.number]
-        )
 
 
 class Follower(Protocol):
@@ -281,7 +222,3 @@ class _Loop:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
-
-
-def _count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:
-    return sum(trial.state in states for trial in trials)

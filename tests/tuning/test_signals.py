@@ -23,9 +23,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from config import Config
 from tuning import signals
+from tuning.quota import Total
 from tuning.storage import open_storage
 from tuning.training import NO_LOGGER, fit_phase
-from tuning.trial_loop import NO_LIMITS, Total, run_trials
+from tuning.trial_loop import NO_LIMITS, run_trials
 
 
 @pytest.fixture(autouse=True)

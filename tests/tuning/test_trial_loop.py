@@ -12,22 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning.quota import FINISHED, Queue, Quota, Total
 from tuning.samplers import make_sampler
 from tuning.search_space import DEFAULT_SPACE
 from tuning.storage import queue_interrupted
 from tuning.time_limit import TimeoutReached
 from tuning.trial_loop import (
-    FINISHED,
     INTERRUPTED,
     NO_LIMITS,
     SIGNAL,
     TIMEOUT,
     TRIAL_TIMEOUT,
     Limits,
-    Queue,
-    Quota,
     RepeatedFailureError,
-    Total,
     end_trial,
     run_trials,
 )

@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from config import InputError
 from tests.tuning.postgres import PASSWORD, Postgres
+from tuning.quota import FINISHED
 from tuning.storage import open_storage
-from tuning.trial_loop import FINISHED, WORKER
+from tuning.trial_loop import WORKER
 from tuning.workers import count_workers, environment_of, num_cores
 
 ROOT = Path(__file__).parents[2]
