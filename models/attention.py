@@ -1,7 +1,6 @@
 """Causal attention over a window of a text, with rotary positions.
 
-Shapes: B sequences, T positions, S kept ones before them, D = width, K = 2 D, a key and a value,
-H = heads.
+Shapes: B sequences, T positions, S kept ones before them, D = width, H = heads.
 """
 
 import math
@@ -18,6 +17,24 @@ _FEED_FORWARD = 2
 """Units of the feed-forward layer for every entry."""
 _PROJECTION_STD = 0.02
 _UPDATE_STD = 1e-3
+
+
+class KeyValue(NamedTuple):
+    """Keys, turned by their positions, and values of S positions, (B, H, S, D / H) each."""
+
+    key: Tensor
+    value: Tensor
+
+    def last(self, num_positions: int) -> "KeyValue":
+        """Those of the last positions, all where there are fewer."""
+        first = max(self.key.shape[2] - num_positions, 0)
+        return KeyValue(self.key[:, :, first:], self.value[:, :, first:])
+
+    def followed_by(self, later: "KeyValue") -> "KeyValue":
+        return KeyValue(*(torch.cat(pair, dim=2) for pair in zip(self, later, strict=True)))
+
+    def clone(self) -> "KeyValue":
+        return KeyValue(self.key.clone(), self.value.clone())
 
 
 class AttentionBlock(nn.Module):
@@ -50,45 +67,44 @@ class AttentionBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, features_BTD: Tensor, earlier_BSK: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, features_BTD: Tensor, earlier: KeyValue | None = None, first: int = 0
+    ) -> tuple[Tensor, KeyValue]:
         """Features (B, T, D) to features of the same shape, and to keys and values.
 
         Args:
             features_BTD: (B, T, D).
-            earlier_BSK: keys and values of the positions before them, (B, S, 2 D); none where None.
-                The last `window - 1` of them are all that counts.
+            earlier: keys and values of the S positions before them; none where None. The last
+                `window - 1` of them are all that counts.
+            first: the first position's place in the text. Distances alone have a say; it is asked
+                for as keys are kept turned.
 
         Returns:
-            (B, T, D), and the keys and values of these positions behind those of the earlier ones
-            that any of them sees, (B, at most window - 1 + T, 2 D).
+            (B, T, D), and the keys and values of these positions behind all earlier ones that any
+            of them sees.
         """
+        num_new = features_BTD.shape[1]
         normed = self.attention_norm(features_BTD)
-        text_BSK = self.key_value(normed)
-        if earlier_BSK is not None:
-            num_new = features_BTD.shape[1]
-            text_BSK = torch.cat([earlier_BSK, text_BSK], dim=1)[:, 1 - self.window - num_new :]
-        features_BTD = features_BTD + self.dropout(self._attended(self.query(normed), text_BSK))
+        query = self._heads(self.query(normed))
+        key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=-1))
+        positions = torch.arange(first, first + num_new, device=key.device)
+        rotation = rotation_of(positions, key.shape[-1])
+        seen = KeyValue(rotated(key, rotation), value)
+        if earlier is not None:
+            seen = earlier.last(self.window - 1).followed_by(seen)
+        attended = self._attended(rotated(query, rotation), seen)
+        features_BTD = features_BTD + self.dropout(attended)
         hidden = F.gelu(self.inner(self.feed_forward_norm(features_BTD)))
-        return features_BTD + self.outer(self.dropout(hidden)), text_BSK
+        return features_BTD + self.outer(self.dropout(hidden)), seen
 
-    def _attended(self, query_BTD: Tensor, text_BSK: Tensor) -> Tensor:
-        num_new, num_in_all = query_BTD.shape[1], text_BSK.shape[1]
-        num_kept = num_in_all - num_new
-        query = self._heads(query_BTD)
-        key, value = (self._heads(part) for part in text_BSK.chunk(2, dim=-1))
-        # Keys are kept unturned: only how far apart two positions are has a say.
-        positions = torch.arange(num_in_all, device=text_BSK.device)
-        rotation = rotation_of(positions, query.shape[-1])
+    def _attended(self, query: Tensor, seen: KeyValue) -> Tensor:
+        num_new, num_kept = query.shape[2], seen.key.shape[2] - query.shape[2]
+        is_last_alone = num_new == 1  # and sees all that is kept
+        is_causal = not is_last_alone and num_kept == 0 and num_new <= self.window
         mask = None
-        if num_kept > 0 or num_new > self.window:
-            mask = visible(num_new, num_kept, self.window, text_BSK.device)
+        if not is_last_alone and not is_causal:
+            mask = visible(num_new, num_kept, self.window, query.device)
         attended = F.scaled_dot_product_attention(
-            rotated(query, rotation[:, num_kept:]),
-            rotated(key, rotation),
-            value,
-            attn_mask=mask,
-            is_causal=mask is None,
+            query, seen.key, seen.value, attn_mask=mask, is_causal=is_causal
         )
         projected: Tensor = self.projection(attended.transpose(1, 2).flatten(2))
         return projected
@@ -105,7 +121,7 @@ class Attended(NamedTuple):
     output: (B, T, D), what the last block gives.
     """
 
-    key_values: tuple[Tensor, ...]
+    key_values: tuple[KeyValue, ...]
     output: Tensor
 
 
@@ -132,18 +148,21 @@ class AttentionStack(nn.Module):
         """Positions, the last among them, that what is given for the last one hangs on."""
         return 1 + len(self.blocks) * (self.window - 1)
 
-    def forward(self, features_BTD: Tensor, earlier: Sequence[Tensor] | None = None) -> Attended:
+    def forward(
+        self, features_BTD: Tensor, earlier: Sequence[KeyValue] | None = None, first: int = 0
+    ) -> Attended:
         """Features (B, T, D) through every block.
 
         Args:
             features_BTD: (B, T, D).
-            earlier: keys and values of each block for the positions before them, (B, S, 2 D); none
-                where None.
+            earlier: keys and values of each block for the positions before them; none where None.
+            first: as `AttentionBlock` takes it.
         """
         key_values = []
         for index, block in enumerate(self.blocks):
-            features_BTD, text_BSK = block(features_BTD, earlier[index] if earlier else None)
-            key_values.append(text_BSK)
+            kept = None if earlier is None else earlier[index]
+            features_BTD, seen = block(features_BTD, kept, first)
+            key_values.append(seen)
         return Attended(tuple(key_values), features_BTD)
 
 
@@ -157,12 +176,12 @@ def _number_a_single_block(
 
 
 def rotation_of(positions_T: Tensor, head_dim: int) -> Tensor:
-    """Cosines and sines of each position's angles, (2, T, head_dim // 2)."""
+    """Cosines and sines of each position's angles, (2, T, head_dim // 2) float64."""
     half = head_dim // 2
     frequency = _ROTARY_BASE ** (-torch.arange(half, device=positions_T.device) / half)
     # In double precision: far into a text, an angle of single precision has lost its decimals.
     angle = positions_T.double().unsqueeze(1) * frequency.double()
-    return torch.stack([angle.cos(), angle.sin()]).float()
+    return torch.stack([angle.cos(), angle.sin()])
 
 
 def rotated(heads: Tensor, rotation: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from models.attention import KeyValue
 from models.fixed_point import solve_chunks
 from models.sweeps import Network
 from models.token_head import TokenHead
@@ -34,15 +35,17 @@ class GenerationState(NamedTuple):
     context: (B, C), the context that has read every token.
     recent: (B, R), the last tokens, R at least 1: all that the head copies from, or fewer in a
         shorter text.
-    key_values: keys and values of the last positions in each block of the head's attention,
-        (B, S, 2 D), or fewer in a shorter text; none without attention.
+    key_values: keys and values of the last S positions in each block of the head's attention, or
+        fewer in a shorter text; none without attention.
     read: (B, 1, D), what the head has made of the last token.
+    num_tokens: of the text so far.
     """
 
     context: Tensor
     recent: Tensor
-    key_values: tuple[Tensor, ...]
+    key_values: tuple[KeyValue, ...]
     read: Tensor
+    num_tokens: int
 
 
 @torch.no_grad()
@@ -104,26 +107,24 @@ def _gone_on(
 ) -> GenerationState:
     """The state after more contexts; it holds on to none of what it was made from."""
     attention = head.attention
+    num_tokens, earlier, recent_BR = 0, None, tokens_BT
+    if state is not None:
+        num_tokens, earlier = state.num_tokens, state.key_values
+        recent_BR = torch.cat([state.recent, tokens_BT], dim=1)
+    num_tokens += tokens_BT.shape[1]
     # Of a longer part, what stands further back than the last position's attention reaches is
     # not read, and the state before it is of no use.
-    reached = slice(-attention.reach, None)
-    earlier = None
-    if state is not None and contexts_BTC.shape[1] <= attention.reach:
-        earlier = state.key_values
-    read = head.read(contexts_BTC[:, reached], tokens_BT[:, reached], earlier)
-    recent_BR = tokens_BT
-    if state is not None:
-        recent_BR = torch.cat([state.recent, tokens_BT], dim=1)
+    if tokens_BT.shape[1] > attention.reach:
+        contexts_BTC, tokens_BT = (x[:, -attention.reach :] for x in (contexts_BTC, tokens_BT))
+        earlier = None
+    read = head.read(contexts_BTC, tokens_BT, earlier, first=num_tokens - tokens_BT.shape[1])
     return GenerationState(
         contexts_BTC[:, -1].clone(),
         recent_BR[:, -head.num_recent :].clone(),
-        tuple(_last(text_BSK, attention.window - 1) for text_BSK in read.key_values),
+        tuple(seen.last(attention.window - 1).clone() for seen in read.key_values),
         read.output[:, -1:].clone(),
+        num_tokens,
     )
-
-
-def _last(text_BSK: Tensor, num_kept: int) -> Tensor:
-    return text_BSK[:, max(text_BSK.shape[1] - num_kept, 0) :].clone()
 
 
 @torch.no_grad()

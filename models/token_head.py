@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attended, AttentionStack
+from models.attention import Attended, AttentionStack, KeyValue
 from models.copying import Copying
 from models.linear_cross_entropy import linear_cross_entropy, mean_over_rows
 
@@ -114,7 +114,11 @@ class TokenHead(nn.Module):
             self.trust.copy_(token_counts_V / (token_counts_V + self.prior_count))
 
     def read(
-        self, contexts: Tensor, tokens: Tensor, earlier: Sequence[Tensor] | None = None
+        self,
+        contexts: Tensor,
+        tokens: Tensor,
+        earlier: Sequence[KeyValue] | None = None,
+        first: int = 0,
     ) -> Attended:
         """Contexts and the tokens they have read last, to what is made of each, (..., D).
 
@@ -122,11 +126,13 @@ class TokenHead(nn.Module):
             contexts: (..., C); with attention (B, T, C).
             tokens: (...) ids; with attention (B, T).
             earlier: as `AttentionStack` takes it.
+            first: place of the first token in the text.
         """
         embeddings = self.dropout(self.embedding(tokens) / EMBEDDING_STD)
         inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
-        attended: Attended = self.attention(embeddings + self.update(self.dropout(hidden)), earlier)
+        features = embeddings + self.update(self.dropout(hidden))
+        attended: Attended = self.attention(features, earlier, first)
         return attended
 
     def features(self, read: Tensor, tokens: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.attention import AttentionBlock, AttentionStack
+from models.attention import AttentionBlock, AttentionStack, KeyValue
 
 D = 12
 
@@ -33,6 +33,10 @@ def text(num_positions: int, width: int = D) -> Tensor:
     return torch.randn(2, num_positions, width, dtype=torch.float64)
 
 
+def first_of(seen: KeyValue, num_positions: int) -> KeyValue:
+    return KeyValue(*(part[:, :, :num_positions] for part in seen))
+
+
 @pytest.mark.parametrize("window", [1, 3, 9, 50])
 def test_a_position_sees_its_window_and_no_more(window: int) -> None:
     attend, given = block(window), text(20).requires_grad_()
@@ -47,23 +51,24 @@ def test_a_position_sees_its_window_and_no_more(window: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_piece_by_piece_is_in_one_piece(window: int, size: int) -> None:
     attend, given = block(window), text(21)
-    whole, key_values = attend(given)
+    whole, seen = attend(given)
     pieces = [
-        attend(given[:, start : start + size], key_values[:, :start])[0]
+        attend(given[:, start : start + size], first_of(seen, start), start)[0]
         for start in range(0, 21, size)
     ]
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
     # Of what stands before, the window is all that is needed, and is given back with what is new.
-    kept = key_values[:, max(0, 20 - window + 1) : 20]
-    last, seen = attend(given[:, 20:], kept)
+    kept = first_of(seen, 20).last(window - 1)
+    last, seen_last = attend(given[:, 20:], kept, 20)
     torch.testing.assert_close(last, whole[:, 20:])
-    torch.testing.assert_close(seen, key_values[:, -min(21, window) :])
+    torch.testing.assert_close(seen_last, seen.last(window))
 
 
 def test_where_a_position_stands_is_known_by_distance_alone() -> None:
     attend, given = block(4), text(10)
     moved = torch.cat([text(7), given], dim=1)
     torch.testing.assert_close(attend(moved)[0][:, 10:], attend(given)[0][:, 3:])
+    torch.testing.assert_close(attend(given, None, 10**8)[0], attend(given)[0])
     swapped = given[:, [0, 1, 2, 3, 4, 5, 7, 6, 8, 9]]
     assert (attend(swapped)[0][:, 9] - attend(given)[0][:, 9]).abs().max() > 1e-3
 
@@ -72,7 +77,9 @@ def test_where_a_position_stands_is_known_by_distance_alone() -> None:
 def test_any_width_has_heads(width: int, num_heads: int) -> None:
     attend = block(3, width)
     assert attend.num_heads == num_heads
-    assert [part.shape[2] for part in attend(text(4, width))] == [width, 2 * width]
+    features, seen = attend(text(4, width))
+    assert features.shape == (2, 4, width)
+    assert seen.key.shape == seen.value.shape == (2, num_heads, 4, width // num_heads)
 
 
 def test_it_starts_near_the_identity_and_drops_out_in_training_alone() -> None:
@@ -101,8 +108,8 @@ def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int) -> None:
     attend, given = stack(3, 4), text(21)
     whole = attend(given)
     for start in range(size, 21, size):
-        kept = [read[:, start - min(3, start) : start] for read in whole.key_values]
-        found = attend(given[:, start : start + size], kept)
+        kept = [first_of(seen, start).last(3) for seen in whole.key_values]
+        found = attend(given[:, start : start + size], kept, start)
         torch.testing.assert_close(found.output, whole.output[:, start : start + size])
 
 

@@ -61,8 +61,8 @@ def test_a_prompt_read_in_chunks_is_the_scan(
     torch.testing.assert_close(state.read, attended.output[:, -1:], rtol=0, atol=2e-3)
     num_attended = min(num_tokens, head.attention.window - 1)
     for found, expected in zip(state.key_values, attended.key_values, strict=True):
-        last = expected[:, num_tokens - num_attended :]
-        torch.testing.assert_close(found, last, rtol=0, atol=2e-3)
+        torch.testing.assert_close(found, expected.last(num_attended), rtol=0, atol=2e-3)
+    assert state.num_tokens == num_tokens
     assert torch.equal(state.recent, prompt[:, -head.num_recent :])
     if num_tokens > 1:
         first = read_prompt(network, head, prompt[:, :-1])
@@ -116,10 +116,11 @@ def test_the_state_does_not_grow_and_holds_on_to_nothing(
     for num_tokens in range(num_read, num_read + 6):
         if num_tokens > num_read:
             state = read_token(network, head, state, tokens(3, 5)[:, num_tokens - num_read - 1])
-        parts = (state.context, state.recent, state.read, *state.key_values)
+        kept = [part for seen in state.key_values for part in seen]
+        parts = (state.context, state.recent, state.read, *kept)
         shapes = [
             (3, C), (3, min(num_tokens, head.num_recent)), (3, 1, 5),
-            *[(3, min(num_tokens, num_attended), 10)] * num_blocks,
+            *[(3, 1, min(num_tokens, num_attended), 5)] * (2 * num_blocks),
         ]  # fmt: skip
         assert [tuple(part.shape) for part in parts] == shapes
         for part in parts:
