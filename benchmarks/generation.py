@@ -2,7 +2,8 @@
 
     python benchmarks/generation.py [--positions 100 10000 100000] [--tokens 100]
 
-The three have about as many weights that work on the past, random ones, and the same token head.
+Ours, the LSTM and the GPT have about as many weights that work on the past, random ones, and the same
+token head; "ours, 2" is ours with two layers of attention over 128 positions in it besides.
 A text of random tokens is read up to each position; the LSTM's state and the GPT's cache are filled
 with random numbers instead, which cost as much to go on from. All then write tokens greedily, in turns; what is
 printed is the processor time of a token, the median of a round, and the lowest of five rounds.
@@ -29,9 +30,11 @@ from config import Config
 from lightning_modules.settings import context_network
 from models.generation import generate, read_prompt
 from models.solver_cost import count_weights
-from models.token_head import TokenHead
+from models.token_head import Recall, TokenHead
 
 _HEAD_DIM = 64
+_NO_RECALL = Recall()
+_TWO_LAYERS = Recall(attention_window=128, attention_layers=2)
 _WARM_UP = 5
 """Tokens of a round before the first that counts."""
 _ROUNDS = 5
@@ -50,7 +53,7 @@ class Contender(NamedTuple):
 def main() -> None:
     options = _options()
     torch.manual_seed(0)
-    contenders = [build(options.vocab_size) for build in (_ours, _lstm, _gpt)]
+    contenders = [build(options.vocab_size) for build in (_ours, _ours_attending, _lstm, _gpt)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, V = {options.vocab_size}")
     cases = [(c, position) for c in contenders for position in options.positions]
     texts = [contender.start(position) for contender, position in cases]
@@ -83,7 +86,7 @@ def _greedy(logits: Tensor) -> Tensor:
     return logits.argmax(dim=-1)
 
 
-def _head(vocab_size: int, context_dim: int) -> TokenHead:
+def _head(vocab_size: int, context_dim: int, recall: Recall = _NO_RECALL) -> TokenHead:
     config = Config()
     return TokenHead(
         vocab_size=vocab_size,
@@ -93,20 +96,30 @@ def _head(vocab_size: int, context_dim: int) -> TokenHead:
         dropout=config.dropout,
         context_scale=config.context_scale,
         prior_count=config.prior_count,
+        recall=recall,
     ).eval()
 
 
-def _ours(vocab_size: int) -> Contender:
+def _ours(vocab_size: int, name: str = "ours", recall: Recall = _NO_RECALL) -> Contender:
     config = Config()
     network = context_network(config, vocab_size)
-    head = _head(vocab_size, config.context_dim)
+    head = _head(vocab_size, config.context_dim, recall)
 
     def start(position: int) -> Iterator[Tensor]:
         state = read_prompt(network, head, torch.randint(vocab_size, (1, position)))
         return generate(network, head, state, _greedy)
 
-    state_bytes = 4 * (config.context_dim + config.head_embed_dim) + 8
-    return Contender("ours", count_weights(network), start, lambda _: state_bytes)
+    def state_bytes(position: int) -> int:
+        num_kept = min(position, max(recall.attention_window - 1, 0))
+        num_vectors = 1 + 2 * recall.attention_layers * num_kept
+        return 4 * (config.context_dim + config.head_embed_dim * num_vectors) + 8
+
+    num_weights = count_weights(network) + _count_matrices(head.attention)
+    return Contender(name, num_weights, start, state_bytes)
+
+
+def _ours_attending(vocab_size: int) -> Contender:
+    return _ours(vocab_size, "ours, 2", _TWO_LAYERS)
 
 
 def _lstm(vocab_size: int) -> Contender:
@@ -127,8 +140,7 @@ def _lstm(vocab_size: int) -> Contender:
             yield token_B
             _, state = cell(embedding(token_B).unsqueeze(1), state)
 
-    found = sum(weight.numel() for weight in cell.parameters() if weight.ndim == 2)
-    return Contender("LSTM", found, start, lambda _: 2 * 4 * hidden_dim + 8)
+    return Contender("LSTM", _count_matrices(cell), start, lambda _: 2 * 4 * hidden_dim + 8)
 
 
 class _Block(nn.Module):
@@ -180,8 +192,11 @@ def _gpt(vocab_size: int, num_layers: int = 2) -> Contender:
     def state_bytes(position: int) -> int:
         return 2 * 4 * num_layers * dim * position
 
-    found = sum(weight.numel() for weight in blocks.parameters() if weight.ndim == 2)
-    return Contender("GPT", found, start, state_bytes)
+    return Contender("GPT", _count_matrices(blocks), start, state_bytes)
+
+
+def _count_matrices(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
 
 
 def _num_weights() -> int:

@@ -13,13 +13,18 @@ def test_every_model_has_a_line_for_every_position(
     options = "--positions 5 40 --tokens 3 --vocab-size 300"
     monkeypatch.setattr(sys, "argv", ["generation.py", *options.split()])
     benchmarks.generation.main()
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [line[0] for line in lines] == ["ours"] * 2 + ["LSTM"] * 2 + ["GPT"] * 2
-    weights = {line[0]: int(line[1].replace(",", "")) for line in lines}
+    lines = capsys.readouterr().out.splitlines()[2:]
+    names = [line[:8].strip() for line in lines]
+    assert names == [n for n in ("ours", "ours, 2", "LSTM", "GPT") for _ in range(2)]
+    rows = [line[8:].split() for line in lines]
+    weights = dict(zip(names, [int(row[0].replace(",", "")) for row in rows], strict=True))
+    # Attention comes on top of what the three have alike.
+    assert weights["ours"] < weights.pop("ours, 2")
     assert max(weights.values()) < 1.2 * min(weights.values())
-    states = [float(line[3].replace(",", "")) for line in lines]
+    states = [float(row[2].replace(",", "")) for row in rows]
     assert states[0] == states[1]
-    assert states[2] == states[3]
-    assert states[5] == pytest.approx(8 * states[4])
-    assert all(float(line[4]) > 0 for line in lines)
-    assert [line[5] for line in lines[::2]] == ["1.00"] * 3
+    assert states[3] - states[0] == pytest.approx(8 * (states[2] - states[0]), rel=0.01)
+    assert states[4] == states[5]
+    assert states[7] == pytest.approx(8 * states[6])
+    assert all(float(row[3]) > 0 for row in rows)
+    assert [row[4] for row in rows[::2]] == ["1.00"] * 4
