@@ -69,7 +69,8 @@ class StudyOptions:
     output: Path = _HERE / "config_optimized.py"
     """Python file to write the best configuration to."""
     preset: PresetName = "default"
-    """Sizes to start from: `published` are the published run's, `smoke` takes seconds."""
+    """Values to start from: `full` has what is best on half a million tokens or more, `published` is
+    the published run, `smoke` takes seconds."""
 
     def __post_init__(self) -> None:
         require(self.n_trials >= 1, "n_trials", self.n_trials, "1 or more")

@@ -32,7 +32,8 @@ class TrainOptions:
     config: str | None = None
     """Module with an OptimizedConfig to start from, such as config_optimized."""
     preset: PresetName = "default"
-    """Sizes to start from where no module is given."""
+    """Values to start from where no module is given: `full` has what is best on half a million
+    tokens or more."""
     max_epochs: int | None = None
     """Epochs of Phase 2, which trains the next-token distribution, at most: phase2-epochs by another
     name. Phase 1 has phase1-max-epochs."""

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from config import PRESETS, Config, InputError
+from lightning_modules.token_prediction_module import TokenPredictionModule
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,9 @@ def test_presets_are_valid_and_differ() -> None:
     published = PRESETS["published"]()
     assert (published.num_samples, published.max_seq_length) == (5, 128)
     assert (published.num_layers, published.context_dim) == (6, 768)
+
+
+def test_the_full_preset_has_as_many_weights_as_it_says() -> None:
+    config = PRESETS["full"]()
+    module = TokenPredictionModule(config, config.vocab_size)
+    assert sum(weight.numel() for weight in module.parameters()) == pytest.approx(1.5e6, rel=0.01)
