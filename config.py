@@ -257,7 +257,7 @@ def full() -> Config:
     """All of a text of half a million tokens or more, for the lowest perplexity: 1.5 million weights."""
     return dataclasses.replace(
         Config(), num_samples=None, batch_size=32, context_dim=256, embed_dim=160,
-        dist_reg_weight=0.02, phase1_max_epochs=2, freeze_context=False, phase2_epochs=3,
+        dist_reg_weight=0.02, freeze_context=False, phase2_epochs=3,
         phase2_learning_rate=6e-3, context_learning_rate=2e-3, weight_decay=0.1, dropout=0.05,
         head_embed_dim=160, head_hidden_dim=160, copy_window=128, attention_window=128,
         attention_layers=3,
