@@ -9,7 +9,6 @@ perplexity of training, of dropout and of what is smoothed as it is trained on, 
 of a hundredth of all steps, and `val_ppl` after every epoch.
 """
 
-import csv
 import math
 import statistics
 import sys
@@ -30,6 +29,7 @@ import command_line
 from config import InputError
 from lightning_modules import metric_names as names
 from tuning.full_length import stored_config, stored_options
+from tuning.metrics_file import read_rows
 
 _NUM_POINTS = 100
 _RATIOS = {
@@ -67,6 +67,8 @@ class Curve(NamedTuple):
 
 def main() -> int:
     options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
+    if not options.plot.resolve().parent.is_dir():
+        raise InputError(f"--plot {options.plot} must be a file in a folder that exists.")
     others = _parse_lines(options.lines)
     figure = draw(options.run_dir, others)
     figure.savefig(options.plot, dpi=150)
@@ -75,9 +77,8 @@ def main() -> int:
 
 def read_curve(metrics: Path, name: str) -> Curve:
     """A column of a metrics.csv; rows that lack it are left out."""
-    with metrics.open(newline="", encoding="utf-8") as file:
-        rows = [(int(row["step"]) + 1, row[name]) for row in csv.DictReader(file) if row.get(name)]
-    return Curve([step for step, _ in rows], [float(value) for _, value in rows])
+    rows = [row for row in read_rows(metrics) if row.get(name)]
+    return Curve([int(row["step"]) + 1 for row in rows], [float(row[name]) for row in rows])
 
 
 def draw(run_dir: Path, others: dict[str, float]) -> "matplotlib.figure.Figure":

@@ -53,15 +53,16 @@ def drop_rows_after(path: Path, num_steps: int) -> None:
     """
     if not path.is_file():
         return
-    rows = _rows_of(path)
-    # A process that was killed may have left half a row.
-    kept = [
-        row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < num_steps
-    ]
+    kept = [row for row in read_rows(path) if int(row["step"]) < num_steps]
     if kept:
-        _write(path, list(rows[0]), kept)
+        _write(path, list(kept[0]), kept)
     else:
         path.unlink()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a metrics.csv, without half a row that a killed process may have left."""
+    return [row for row in _rows_of(path) if (row.get("step") or "").isdigit()]
 
 
 def _rows_of(path: Path) -> list[dict[str, str]]:

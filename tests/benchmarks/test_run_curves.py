@@ -66,6 +66,22 @@ def test_both_phases_are_drawn_by_sweep_and_by_tokens_read(run_dir: Path) -> Non
     assert [text.get_text() for text in right.texts] == ["7.5", "4.5", "kneser-ney 5"]
 
 
+def test_half_a_row_of_a_killed_run_is_left_out(run_dir: Path) -> None:
+    with (run_dir / "phase2/metrics.csv").open("a", encoding="utf-8") as file:
+        file.write("2,0.00")
+    assert read_curve(run_dir / "phase2/metrics.csv", "step_loss").steps == [1, 2, 3, 4]
+    assert len(read_curve(run_dir / "phase2/metrics.csv", "learning_rate").steps) == 4
+
+
+def test_a_picture_in_no_folder_is_refused(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--run-dir", str(run_dir), "--plot", str(tmp_path / "missing" / "plot.png")]
+    monkeypatch.setattr(sys, "argv", ["run_curves.py", *arguments])
+    with pytest.raises(InputError, match=r"--plot .* a folder that exists"):
+        benchmarks.run_curves.main()
+
+
 def test_a_folder_without_an_epoch_is_refused(tmp_path: Path, run_dir: Path) -> None:
     with pytest.raises(InputError, match="must be the folder of a run"):
         draw(tmp_path, {})
