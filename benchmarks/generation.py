@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config import Config
 from lightning_modules.settings import context_network
 from models.generation import generate, read_prompt
-from models.solver_cost import count_weights
 from models.token_head import Recall, TokenHead
 
 _HEAD_DIM = 64
@@ -114,7 +113,7 @@ def _ours(vocab_size: int, name: str = "ours", recall: Recall = _NO_RECALL) -> C
         num_vectors = 1 + 2 * recall.attention_layers * num_kept
         return 4 * (config.context_dim + config.head_embed_dim * num_vectors) + 8
 
-    num_weights = count_weights(network) + _count_matrices(head.attention)
+    num_weights = _count_matrices(network.layers) + _count_matrices(head.attention)
     return Contender(name, num_weights, start, state_bytes)
 
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.baselines.candidates import Candidate
 from config import InputError
+from tuning.quota import FINISHED
 from tuning.samplers import SeededSampler
 from tuning.search_space import SearchSpace
 from tuning.storage import queue_interrupted
@@ -17,7 +18,6 @@ from tuning.storage import queue_interrupted
 _NUM_STARTUP_TRIALS = 4
 """Trials that are drawn at random before TPE looks at them: fewer than Optuna's 10, as a model
 gets few trials here."""
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Best(NamedTuple):
@@ -64,7 +64,7 @@ def tune(
         _give_up(study, trial)
     if not study.trials:
         study.enqueue_trial(dict(candidate.first))
-    while (number := len(study.get_trials(deepcopy=False, states=_FINISHED))) < num_trials:
+    while (number := len(study.get_trials(deepcopy=False, states=FINISHED))) < num_trials:
         line = _run_trial(study, candidate, seed)
         report(f"trial {number + 1} of {num_trials}: {line}")
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
