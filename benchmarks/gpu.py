@@ -1,6 +1,6 @@
 """All that only a GPU can show, in one command of less than ten minutes.
 
-    python benchmarks/gpu.py [--parts correctness solver memory training]
+    python benchmarks/gpu.py [--parts correctness solver memory training phase2]
     python benchmarks/gpu.py --device cpu --small     the same code in sizes of seconds
 
 Needs neither Optuna nor a network. The text is --corpus, or, where the default corpus is not
@@ -8,7 +8,8 @@ installed, the newest file of --cache-dir that a study made elsewhere.
 
 correctness: root mean square of the error over that of the contexts, on the device against float64
     on the CPU, of networks after a short Phase 1: of one application of F, and of a text's contexts
-    by two ways to solve. fp32 is without TF32, bf16 is autocast. Above its limit the line ends in
+    by two ways to solve; and of a step of Phase 2, F as it was drawn: of its loss, and of all its
+    gradients as one. fp32 is without TF32, bf16 is autocast. Above its limit the line ends in
     FAILED, and the command with exit code 1.
 solver: the tables of benchmarks/solver.py.
 memory: seconds to take a step's contexts from all of a text's and to put them back, where they are
@@ -22,8 +23,9 @@ training: steps of Phase 1 with bf16 autocast in a bare loop. TF32 is that of wh
 
 import argparse
 import copy
+import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -31,24 +33,25 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.gpu_parts.bench import FULL, MEMORIES, SMALL, Bench, load_text
+from benchmarks.devices import device_name, open_device
+from benchmarks.gpu_parts.bench import FULL, MEMORIES, SEQUENCE, SMALL, Bench, load_text
 from benchmarks.gpu_parts.memory import memory
+from benchmarks.gpu_parts.phase2 import new_module, phase2, sized_as_full
 from benchmarks.gpu_parts.training import training
 from benchmarks.solver import (
     Settings,
     application_lines,
     describe,
-    device_name,
-    open_device,
     print_lines,
     solving_lines,
     text_rows,
 )
 from benchmarks.training_step import AnyNetwork
 from config import Config, InputError
+from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.fixed_point import Method, solve
 
-PARTS = ("correctness", "solver", "memory", "training")
+PARTS = ("correctness", "solver", "memory", "training", "phase2")
 LIMITS = {"fp32": 1e-5, "bf16": 2e-2}
 """Largest relative error that is right."""
 
@@ -66,7 +69,8 @@ def main() -> int:
     failures = 0
     if "correctness" in options.parts:
         failures = correctness(bench)
-    for part, lines in (("solver", solver), ("memory", memory), ("training", training)):
+    tables = {"solver": solver, "memory": memory, "training": training, "phase2": phase2}
+    for part, lines in tables.items():
         if part in options.parts:
             print(f"\n{part}")
             print_lines(lines(bench))
@@ -84,14 +88,22 @@ def correctness(bench: Bench) -> int:
         for num_layers in (1, 6):
             network = bench.trained(memory_, num_layers)
             tokens_BT = text_rows(bench.text.unseen, *bench.sizes.solved)
-            for (arithmetic, what), error in errors(network, tokens_BT).items():
-                failed = not error < LIMITS[arithmetic]
-                failures += failed
-                print(
-                    f"{memory_:9} {num_layers:6}  {arithmetic:10}  {what:14} {error:15.1e}  "
-                    f"{LIMITS[arithmetic]:7.0e}  {'FAILED' if failed else 'ok'}",
-                    flush=True,
-                )
+            failures += _judge(memory_, num_layers, errors(network, tokens_BT))
+    failures += _judge("gated", 1, phase2_errors(bench))
+    return failures
+
+
+def _judge(memory_: str, num_layers: int, found: Mapping[tuple[str, str], float]) -> int:
+    """Prints relative errors by arithmetic and by what was computed; how many are too large."""
+    failures = 0
+    for (arithmetic, what), error in found.items():
+        failed = not error < LIMITS[arithmetic]
+        failures += failed
+        print(
+            f"{memory_:9} {num_layers:6}  {arithmetic:10}  {what:14} {error:15.1e}  "
+            f"{LIMITS[arithmetic]:7.0e}  {'FAILED' if failed else 'ok'}",
+            flush=True,
+        )
     return failures
 
 
@@ -113,6 +125,36 @@ def errors(network: AnyNetwork, tokens_BT: Tensor) -> dict[tuple[str, str], floa
                 solved = _solved(network, tokens_BT, method, allowed)
                 found[arithmetic, method] = _relative(solved, right_BTC)
     return found
+
+
+def phase2_errors(bench: Bench) -> dict[tuple[str, str], float]:
+    """Relative errors of a step's loss, and of all its gradients as one vector, from exact contexts."""
+    config = dataclasses.replace(sized_as_full(bench.sizes.width, freeze_context=False), dropout=0)
+    module = new_module(bench, config)
+    exact = copy.deepcopy(module).cpu().double()
+    tokens_BT = text_rows(bench.text.unseen, bench.sizes.solved[0], SEQUENCE)
+    with torch.no_grad():
+        contexts_BTC = _solved(exact.network, tokens_BT, "scan", LIMITS["fp32"])
+    right = _loss_and_gradient(exact, contexts_BTC, tokens_BT)
+    found: dict[tuple[str, str], float] = {}
+    for arithmetic in LIMITS:
+        with torch.autocast(bench.device.type, torch.bfloat16, enabled=arithmetic == "bf16"):
+            computed = _loss_and_gradient(
+                module, contexts_BTC.float().to(bench.device), tokens_BT.to(bench.device)
+            )
+        for what, values, exact_values in zip(("loss", "gradient"), computed, right, strict=True):
+            found[arithmetic, what] = _relative(values, exact_values)
+    return found
+
+
+def _loss_and_gradient(
+    module: TokenPredictionModule, contexts_BTC: Tensor, tokens_BT: Tensor
+) -> tuple[Tensor, Tensor]:
+    module.zero_grad()
+    loss, _ = module.loss_of_tokens(contexts_BTC, tokens_BT)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has it without types
+    gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+    return loss.detach(), torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def _solved(network: AnyNetwork, tokens_BT: Tensor, method: Method, allowed: float) -> Tensor:

@@ -38,7 +38,7 @@ from benchmarks.baselines.curves import draw_curves
 from benchmarks.baselines.options import MODELS, SHARED, Given, Options
 from benchmarks.baselines.ours import parse_overrides
 from benchmarks.baselines.records import Cell, Records, read_cells, table_lines
-from benchmarks.solver import open_device
+from benchmarks.devices import open_device
 
 
 def main() -> int:

@@ -28,7 +28,6 @@ import io
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -39,6 +38,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.devices import device_name, now, open_device, seconds_of
 from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
@@ -108,24 +108,6 @@ def main() -> None:
         unseen = datamodule.val_rows.tokens.flatten()
         print_lines(application_lines(network, unseen))
         print_lines(solving_lines(network, unseen, options.rows, options.tokens, settings))
-
-
-def open_device(name: str) -> torch.device:
-    """Raises `InputError` where torch cannot compute there."""
-    right = "`cpu`, or a device that torch sees, such as `cuda`"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    # What torch raises for a name it does not know, a device that its build lacks (AssertionError),
-    # and one that cannot hold a tensor (NotImplementedError).
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        message = f"--device is {name!r}, which torch cannot use here; it must be {right}."
-        raise InputError(message) from error
-    return device
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def train(config: Config, datamodule: TokenDataModule) -> AnyNetwork:
@@ -233,9 +215,9 @@ def compare(
             elif sum(seconds) + min(seconds) > settings.limit:
                 continue
             result: FixedPointResult | None = None
-            start = _now(embeddings.device)
+            start = now(embeddings.device)
             result = _solve(network, embeddings, method, settings)
-            seconds.append(_now(embeddings.device) - start)
+            seconds.append(now(embeddings.device) - start)
             if method == "scan":
                 reference = result.contexts
             if round_ == 0:
@@ -294,19 +276,6 @@ def _seconds_text(case: Case, method: str) -> str:
         one = case.measured[method]
         return f"{one.seconds:.4f}{_MARKS[one.outcome]}"
     return f"({case.forecast[method]:.3g}) "
-
-
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time until the device has done the work."""
-    start = _now(device)
-    work()
-    return _now(device) - start
-
-
-def _now(device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from benchmarks.baselines.records import Cell, Records, Settings
 from benchmarks.baselines.sizing import count_parameters
 from benchmarks.baselines.training import mean_loss
 from benchmarks.baselines.tuning_study import tune
-from benchmarks.solver import device_name
+from benchmarks.devices import device_name
 from config import InputError
 from datamodules.token_datamodule import TokenDataModule
 

@@ -1,4 +1,4 @@
-"""What every part of `benchmarks/gpu.py` is given: sizes, text, device; and the peak of its memory."""
+"""What every part of `benchmarks/gpu.py` is given: sizes, text and device."""
 
 import argparse
 import dataclasses
@@ -17,7 +17,6 @@ from datamodules.token_cache import load_tokens
 from datamodules.token_files import TokenSplits, read_tokens
 
 MEMORIES: tuple[Memory, ...] = ("residual", "gated")
-GIB = 2**30
 SEQUENCE = 128
 """Tokens of a row in training."""
 
@@ -114,20 +113,3 @@ def load_text(corpus: str, vocab_size: int, cache_dir: Path) -> Text:
 def _newest(cache_dir: Path) -> TokenSplits | None:
     files = sorted((cache_dir / "tokens").glob("*.tokens"), key=lambda file: file.stat().st_mtime)
     return read_tokens(files[-1]) if files else None
-
-
-def start_peak(device: torch.device) -> int:
-    """Bytes that are taken now, from which on the peak is looked for."""
-    if device.type != "cuda":
-        return 0
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    return int(torch.cuda.memory_allocated(device))
-
-
-def peak_since_start(device: torch.device) -> int | None:
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
-
-
-def gib(num_bytes: int | None) -> str:
-    return "-" if num_bytes is None else f"{num_bytes / GIB:.3f}"

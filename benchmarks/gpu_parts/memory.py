@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu_parts.bench import GIB, SEQUENCE, Bench, gib, peak_since_start, start_peak
-from benchmarks.solver import seconds_of, text_rows
+from benchmarks.devices import GIB, gib, peak_since_start, seconds_of, start_peak
+from benchmarks.gpu_parts.bench import SEQUENCE, Bench
+from benchmarks.solver import text_rows
 from benchmarks.training_step import AnyNetwork
 from models.fixed_point import Method, solve
 

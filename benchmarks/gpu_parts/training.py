@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from benchmarks.gpu_parts.bench import SEQUENCE, Bench, gib, peak_since_start, start_peak
-from benchmarks.solver import seconds_of, text_rows
+from benchmarks.devices import gib, peak_since_start, seconds_of, start_peak
+from benchmarks.gpu_parts.bench import SEQUENCE, Bench
+from benchmarks.solver import text_rows
 from benchmarks.training_step import AnyNetwork, Phase1Step, new_network, training_flops
 from config import Config
 
@@ -30,13 +31,13 @@ def training(bench: Bench) -> Iterator[str]:
         for config, rate in zip(configs, own, strict=True):
             for tf32 in (False, True):
                 yield (
-                    f"{config.context_dim:5} {config.num_layers:7}  {_yes(tf32):4}  "
-                    f"{_yes(compiled):8} "
+                    f"{config.context_dim:5} {config.num_layers:7}  {yes(tf32):4}  "
+                    f"{yes(compiled):8} "
                     f"{_training_line(bench, config, tf32, compiled, (square, rate))}"
                 )
 
 
-def _yes(value: bool) -> str:
+def yes(value: bool) -> str:
     return "yes" if value else "no"
 
 

@@ -40,7 +40,7 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     output = run(script, "--device", "cpu", "--small", *text(tmp_path), cwd=tmp_path).stdout
     checked = tables(output, "residual  ") + tables(output, "gated  ")
     checked = [words for words in checked if words[2] in ("fp32", "bf16")]
-    assert len({tuple(words[:4]) for words in checked}) == 2 * 2 * 2 * 3
+    assert len({tuple(words[:4]) for words in checked}) == 2 * 2 * 2 * 3 + 2 * 2
     assert all(words[-1] == "ok" for words in checked)
     assert all(0 < float(words[4]) < float(words[5]) for words in checked)
     for heading in (
@@ -54,8 +54,13 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     assert [line.split()[2] for line in memory if line] == [
         "scan", "sweeps", "quasi_newton", "blocks", "auto"
     ] * 2  # fmt: skip
-    steps = [tuple(words[1:4]) for words in tables(output.partition("\ntraining")[2], "16 ")]
+    training, _, phase2 = output.partition("\ntraining")[2].partition("\nphase2")
+    steps = [tuple(words[1:4]) for words in tables(training, "16 ")]
     assert steps == [("6", tf32, compiled) for compiled in ("no", "yes") for tf32 in ("no", "yes")]
+    steps = [tuple(words[1:3]) for words in tables(phase2, "16 ")]
+    assert steps == [
+        (contexts, compiled) for compiled in ("no", "yes") for contexts in ("frozen", "trained")
+    ]
 
 
 def test_an_error_above_its_limit_ends_the_command_with_1(tmp_path: Path) -> None:
@@ -66,8 +71,8 @@ def test_an_error_above_its_limit_ends_the_command_with_1(tmp_path: Path) -> Non
     )
     options = ["--device", "cpu", "--small", "--parts", "correctness", *text(tmp_path)]
     ran = run("-c", code, *options, cwd=tmp_path, expect=1)
-    assert ran.stdout.count("FAILED") == 12
-    assert ran.stderr.strip() == "12 of the correctness lines FAILED"
+    assert ran.stdout.count("FAILED") == 14
+    assert ran.stderr.strip() == "14 of the correctness lines FAILED"
 
 
 @pytest.mark.parametrize("device", ["cuda", "abacus"])
