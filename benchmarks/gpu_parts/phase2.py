@@ -17,6 +17,7 @@ from benchmarks.solver import text_rows
 from config import Config, full
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.fixed_point import solve_rows
+from models.gated_network import GatedContextNetwork
 from models.solver_cost import count_weights
 
 
@@ -81,6 +82,7 @@ def new_module(bench: Bench, config: Config) -> TokenPredictionModule:
     """A module as Phase 2 starts it, on the device, in training mode; F as it was drawn."""
     torch.manual_seed(config.random_seed)
     module = TokenPredictionModule(config, len(bench.text.counts))
+    assert isinstance(module.network, GatedContextNetwork)
     module.network.set_token_counts(bench.text.counts)
     module.head.set_token_counts(bench.text.counts)
     return module.to(bench.device).train()
