@@ -1,15 +1,11 @@
 """Phase 1 against the arithmetic that it cannot do without.
 
     python benchmarks/phase1.py [--cases published-640 ...] [--precision bf16-mixed]
-    python benchmarks/phase1.py --long 10000000 --sweeps 2 --batch-size 16
 
-The first prints, for each size, the seconds of a sweep over the training tokens: of the floor (FLOPs over the
+Prints, for each size, the seconds of a sweep over the training tokens: of the floor (FLOPs over the
 rate of this machine's matrix product), of a bare PyTorch loop, and of the Lightning module through
 `fit_phase` with TensorBoard's logs. The three take turns sweep by sweep, so that other work on the
 machine hits them alike; of each run the first sweep is left out.
-
-The second trains that many tokens of the default corpus (its bytes, of which there are 10.6 million
-in its training split), Phase 1 and an epoch of Phase 2, and prints what memory was resident.
 """
 
 import argparse
@@ -27,25 +23,19 @@ from typing import NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 from torch.nn.functional import linear
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.training_step import Phase1Step
 from config import Config
 from datamodules.row_sampler import RowSampler
-from datamodules.token_datamodule import TokenBatch, TokenDataModule
+from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.schedule import with_warmup
-from lightning_modules.settings import gate_parameters, phase1_parameters
-from lightning_modules.token_prediction_module import TokenPredictionModule
-from models.contraction import EVERY, contraction, lasting_disturbance
-from models.sweeps import quasi_newton_step, residuals, sweep
-from tuning.training import NO_LOGGER, fit_phase, quieten
+from models.contraction import EVERY
+from tuning.training import fit_phase, quieten
 
-_BYTES = 257
-"""Entries of a vocabulary of bytes."""
-_MIB = 2**20
 _PRODUCT_SIZE = 2048
 """Rows and columns of the product whose rate is the machine's."""
 
@@ -107,9 +97,6 @@ def main() -> None:
     options = _options()
     quieten()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.precision}")
-    if options.long:
-        _train_long(options)
-        return
     for name in options.cases:
         _compare(name, _config(CASES[name], options), options.repetitions)
 
@@ -134,15 +121,14 @@ class BareLoop:
     def __init__(self, config: Config, datamodule: TokenDataModule) -> None:
         L.seed_everything(config.random_seed, verbose=False)
         self.config = config
-        self.parts = FixedPointModule(config, datamodule.vocab_size)
-        self.parts.read_training_text(datamodule)
+        parts = FixedPointModule(config, datamodule.vocab_size)
+        parts.read_training_text(datamodule)
+        self.network = parts.network
         self.loader = datamodule.train_dataloader()
-        groups = phase1_parameters(self.parts.network, config.phase1_learning_rate)
-        self.weights = [weight for group in groups for weight in group["params"]]
-        self.optimizer = torch.optim.Adam(groups, lr=config.phase1_learning_rate, fused=True)
+        self.step = Phase1Step(self.network, config, bf16=_is_bf16(config))
         num_steps = len(self.loader) * config.phase1_max_epochs
         factor = with_warmup(config.lr_schedule, num_steps, config.warmup_ratio)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.step.optimizer, factor)
         self.contexts = torch.zeros(*datamodule.train_rows.tokens.shape, config.context_dim)
 
     def sweep(self, epoch: int) -> None:
@@ -150,36 +136,10 @@ class BareLoop:
         assert isinstance(self.loader.sampler, RowSampler)
         self.loader.sampler.set_epoch(epoch)
         for batch in self.loader:
-            self._step(batch, with_gates=epoch > 0)
-
-    def _step(self, batch: TokenBatch, *, with_gates: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=_is_bf16(self.config)):
-            loss = self._loss(batch)
-        self.optimizer.zero_grad()
-        loss.backward()
-        if not with_gates:
-            for gate in gate_parameters(self.parts.network):
-                gate.grad = None
-        if self.config.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.weights, self.config.gradient_clip)
-        self.optimizer.step()
-        self.scheduler.step()
-
-    def _loss(self, batch: TokenBatch) -> Tensor:
-        network, weight = self.parts.network, self.config.dist_reg_weight
-        embeddings = network.embed(batch.tokens)
-        previous = self.contexts[batch.row_index]
-        swept = sweep(network, previous, embeddings)
-        with torch.no_grad():
-            corrected = quasi_newton_step(network, previous, swept.detach(), embeddings)
-        self.contexts[batch.row_index] = corrected.to(self.contexts.dtype)
-        # In the module's order, in which gradients are summed: the weights stay equal to the last bit.
-        convergence = residuals(previous, swept).mean()
-        diversity = self.parts.diversity(self.parts.statistics(swept))
-        if self.config.contraction_weight > 0:
-            lasting = lasting_disturbance(contraction(network, previous, embeddings, swept))
-            convergence = convergence + self.config.contraction_weight * lasting
-        return (1 - weight) * convergence + weight * diversity
+            previous = self.contexts[batch.row_index]
+            following = self.step(batch.tokens, previous, with_gates=epoch > 0)
+            self.contexts[batch.row_index] = following
+            self.scheduler.step()
 
 
 class TakeTurns(L.Callback):
@@ -224,7 +184,7 @@ def run(config: Config, datamodule: TokenDataModule) -> Run:
         )  # fmt: skip
     whole = time.perf_counter() - start - turns.others
     ours = [weight for weight in module.network.parameters() if weight.requires_grad]
-    theirs = [weight for weight in bare.parts.network.parameters() if weight.requires_grad]
+    theirs = [weight for weight in bare.network.parameters() if weight.requires_grad]
     pairs = zip(ours, theirs, strict=True)
     difference = max(float((one - other).detach().abs().max()) for one, other in pairs)
     figures = {name: float(figure) for name, figure in trainer.callback_metrics.items()}
@@ -299,79 +259,6 @@ def _print_times(turns: list[Turn], count: Flops, num_tokens: int) -> None:
     print(f"  ours / bare            {ratio:6.3f}   {best:6.3f}")
 
 
-class WatchMemory(L.Callback):
-    """The largest resident memory, looked at every few steps.
-
-    anonymous: bytes of the process's own. mapped: bytes of files, which the system takes back when
-    it needs them.
-    """
-
-    _STEPS = 20
-
-    def __init__(self) -> None:
-        self.anonymous = self.mapped = 0
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        if trainer.global_step % self._STEPS == 0:
-            self.look()
-
-    def on_validation_end(self, *_: object) -> None:
-        self.look()
-
-    def look(self) -> None:
-        """Takes the memory of this moment into account."""
-        self.anonymous = max(self.anonymous, _resident("RssAnon"))
-        self.mapped = max(self.mapped, _resident("RssFile") + _resident("RssShmem"))
-
-
-def _resident(field: str) -> int:
-    """Bytes of this process's memory of one kind, as Linux counts them."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def _train_long(options: argparse.Namespace) -> None:
-    base = Config()
-    config = dataclasses.replace(
-        _config(base, options), vocab_size=_BYTES, num_samples=options.long // base.max_seq_length,
-        context_dtype=options.context_dtype, context_storage=options.context_storage,
-    )  # fmt: skip
-    datamodule = TokenDataModule(config)
-    datamodule.setup()
-    print(datamodule.describe(), flush=True)
-    L.seed_everything(config.random_seed, verbose=False)
-    phase1 = FixedPointModule(config, datamodule.vocab_size)
-    _watch("Phase 1", phase1, config, datamodule, config.phase1_max_epochs)
-    phase1.forget_contexts()
-    phase2 = TokenPredictionModule.from_phase1(phase1, datamodule.vocab_size)
-    _watch("Phase 2", phase2, config, datamodule, 1)
-
-
-def _watch(
-    title: str,
-    module: FixedPointModule | TokenPredictionModule,
-    config: Config,
-    datamodule: TokenDataModule,
-    num_epochs: int,
-) -> None:
-    before, watch = _resident("RssAnon"), WatchMemory()
-    start = time.perf_counter()
-    trainer = fit_phase(
-        module, datamodule, config=config, num_epochs=num_epochs, logger=NO_LOGGER,
-        callbacks=[watch],
-    )  # fmt: skip
-    seconds = time.perf_counter() - start
-    assert module.contexts is not None
-    num_bytes = module.contexts.rows.nbytes
-    print(
-        f"{title}: {num_epochs} epochs in {seconds:.1f} s; contexts {num_bytes / _MIB:,.0f} MiB on "
-        f"{module.contexts.place}; resident {(watch.anonymous - before) / _MIB:,.0f} MiB above the "
-        f"start's {before / _MIB:,.0f} MiB, and {watch.mapped / _MIB:,.0f} MiB of mapped files"
-    )
-    for name, figure in sorted(trainer.callback_metrics.items()):
-        print(f"  {name} {float(figure):.4f}", flush=True)
-
-
 def _config(config: Config, options: argparse.Namespace) -> Config:
     return dataclasses.replace(
         config, accelerator="cpu", phase1_max_epochs=options.sweeps, memory=options.memory,
@@ -389,9 +276,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default=default.precision)
     parser.add_argument("--memory", default=default.memory)
     parser.add_argument("--loss", default=default.diversity_loss)
-    parser.add_argument("--long", type=int, help="training tokens of one long training")
-    parser.add_argument("--context-dtype", default="bfloat16", help="of a long training")
-    parser.add_argument("--context-storage", default="auto", help="of a long training")
     parser.add_argument("--batch-size", type=int, help="sequences in a step; else the case's own")
     return parser.parse_args()
 

@@ -72,8 +72,9 @@ class Phase1Step:
         weight = self.config.dist_reg_weight
         embeddings = self.network.embed(tokens_BT)
         swept = sweep(self.network, contexts_BTC, embeddings)
-        diversity = self.diversity(self.statistics(swept))
+        # In the module's order, in which gradients are summed: weights come out equal to the last bit.
         convergence = residuals(contexts_BTC, swept).mean()
+        diversity = self.diversity(self.statistics(swept))
         if self.config.contraction_weight > 0:
             remaining = contraction(self.network, contexts_BTC, embeddings, swept)
             lasting = lasting_disturbance(remaining)

@@ -1,0 +1,124 @@
+"""What memory a long training takes, where contexts are kept, and how long it is.
+
+    python benchmarks/long_training.py --tokens 10653568 --sweeps 2 --batch-size 16
+
+Trains that many tokens of the default corpus (its bytes, of which there are 10.6 million in its
+training split), Phase 1 and an epoch of Phase 2, and prints what memory was resident.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from config import Config
+from datamodules.token_datamodule import TokenDataModule
+from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.token_prediction_module import TokenPredictionModule
+from tuning.training import NO_LOGGER, fit_phase, quieten
+
+_BYTES = 257
+"""Entries of a vocabulary of bytes."""
+_MIB = 2**20
+
+
+def main() -> None:
+    options = _options()
+    quieten()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.precision}")
+    base = Config()
+    config = dataclasses.replace(
+        base, accelerator="cpu", vocab_size=_BYTES, num_samples=options.tokens // base.max_seq_length,
+        precision=options.precision, phase1_max_epochs=options.sweeps, batch_size=options.batch_size,
+        phase1_learning_rate=1e-3, phase1_min_converged_ratio=1.0,
+        context_dtype=options.context_dtype, context_storage=options.context_storage,
+    )  # fmt: skip
+    datamodule = TokenDataModule(config)
+    datamodule.setup()
+    print(datamodule.describe(), flush=True)
+    L.seed_everything(config.random_seed, verbose=False)
+    phase1 = FixedPointModule(config, datamodule.vocab_size)
+    _watch("Phase 1", phase1, config, datamodule, config.phase1_max_epochs)
+    phase1.forget_contexts()
+    phase2 = TokenPredictionModule.from_phase1(phase1, datamodule.vocab_size)
+    _watch("Phase 2", phase2, config, datamodule, 1)
+
+
+class WatchMemory(L.Callback):
+    """The largest resident memory, looked at every few steps.
+
+    anonymous: bytes of the process's own. mapped: bytes of files, which the system takes back when
+    it needs them.
+    """
+
+    _STEPS = 20
+
+    def __init__(self) -> None:
+        self.anonymous = self.mapped = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step % self._STEPS == 0:
+            self.look()
+
+    def on_validation_end(self, *_: object) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """Takes the memory of this moment into account."""
+        self.anonymous = max(self.anonymous, _resident("RssAnon"))
+        self.mapped = max(self.mapped, _resident("RssFile") + _resident("RssShmem"))
+
+
+def _resident(field: str) -> int:
+    """Bytes of this process's memory of one kind, as Linux counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def _watch(
+    title: str,
+    module: FixedPointModule | TokenPredictionModule,
+    config: Config,
+    datamodule: TokenDataModule,
+    num_epochs: int,
+) -> None:
+    before, watch = _resident("RssAnon"), WatchMemory()
+    start = time.perf_counter()
+    trainer = fit_phase(
+        module, datamodule, config=config, num_epochs=num_epochs, logger=NO_LOGGER,
+        callbacks=[watch],
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    assert module.contexts is not None
+    num_bytes = module.contexts.rows.nbytes
+    print(
+        f"{title}: {num_epochs} epochs in {seconds:.1f} s; contexts {num_bytes / _MIB:,.0f} MiB on "
+        f"{module.contexts.place}; resident {(watch.anonymous - before) / _MIB:,.0f} MiB above the "
+        f"start's {before / _MIB:,.0f} MiB, and {watch.mapped / _MIB:,.0f} MiB of mapped files"
+    )
+    for name, figure in sorted(trainer.callback_metrics.items()):
+        print(f"  {name} {float(figure):.4f}", flush=True)
+
+
+def _options() -> argparse.Namespace:
+    default = Config()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, default=10_653_568)
+    parser.add_argument("--sweeps", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=16, help="sequences in a step")
+    parser.add_argument("--precision", default=default.precision)
+    parser.add_argument("--context-dtype", default="bfloat16")
+    parser.add_argument("--context-storage", default="auto")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
