@@ -143,6 +143,9 @@ class Config:
     attention_layers: int = 1
     """Blocks of attention and a feed-forward layer in the token head, one upon the other; without
     `attention_window` there are none."""
+    convolution_kernel: int = 0
+    """Last positions, the current one among them, that short convolutions in the token head mix: of
+    its embeddings, and of what each feed-forward layer reads; 0 and there are none."""
     dropout: float = 0.3
     """Share of the token head's activations that is dropped in training."""
     label_smoothing: float = 0.0
@@ -195,6 +198,7 @@ class Config:
         for name in (
             "weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers",
             "contraction_weight", "gate_damping", "copy_window", "attention_window",
+            "convolution_kernel",
         ):  # fmt: skip
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")

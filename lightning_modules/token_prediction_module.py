@@ -62,8 +62,11 @@ class TokenPredictionModule(L.LightningModule):
             dropout=config.dropout,
             context_scale=config.context_scale,
             prior_count=config.prior_count,
-            recall=Recall(config.copy_window, config.attention_window, config.attention_layers),
-        )
+            recall=Recall(
+                config.copy_window, config.attention_window, config.attention_layers,
+                config.convolution_kernel,
+            ),
+        )  # fmt: skip
         if config.share_embedding and not config.freeze_context:
             self.network.set_submodule("embedding", self._shared_embedding())
         self.train_mean_loss = WeightedMean()

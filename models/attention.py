@@ -5,11 +5,13 @@ Shapes: B sequences, T positions, S kept ones before them, D = width, H = heads.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.short_convolution import ShortConvolution
 
 _MOST_HEADS = 4
 _ROTARY_BASE = 10_000.0
@@ -37,6 +39,16 @@ class KeyValue(NamedTuple):
         return KeyValue(self.key.clone(), self.value.clone())
 
 
+class BlockState(NamedTuple):
+    """What a block has made of S positions, for those after them to look back at.
+
+    key_value: of attention. fed: (B, S, D), what the convolution before the feed-forward layer read.
+    """
+
+    key_value: KeyValue
+    fed: Tensor
+
+
 class AttentionBlock(nn.Module):
     """Attention over the last positions and a feed-forward layer, both pre-norm, added to the input.
 
@@ -48,9 +60,10 @@ class AttentionBlock(nn.Module):
         width: D.
         window: 1 or more.
         dropout: share of what either layer adds that is dropped in training.
+        kernel: of a `ShortConvolution` before the feed-forward layer; 0 has none.
     """
 
-    def __init__(self, *, width: int, window: int, dropout: float) -> None:
+    def __init__(self, *, width: int, window: int, dropout: float, kernel: int = 0) -> None:
         super().__init__()
         self.window = window
         self.num_heads = math.gcd(_MOST_HEADS, width)
@@ -60,27 +73,32 @@ class AttentionBlock(nn.Module):
         self.projection = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.projection.weight, std=_PROJECTION_STD)
         self.feed_forward_norm = nn.LayerNorm(width)
+        self.convolution = ShortConvolution(width=width, kernel=kernel)
         self.inner = nn.Linear(width, _FEED_FORWARD * width)
         self.outer = nn.Linear(_FEED_FORWARD * width, width)
         nn.init.normal_(self.outer.weight, std=_UPDATE_STD)
         nn.init.zeros_(self.outer.bias)
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def reach(self) -> int:
+        """Positions before it that a position hangs on."""
+        return self.window - 1 + self.convolution.num_earlier
+
     def forward(
-        self, features_BTD: Tensor, earlier: KeyValue | None = None, first: int = 0
-    ) -> tuple[Tensor, KeyValue]:
-        """Features (B, T, D) to features of the same shape, and to keys and values.
+        self, features_BTD: Tensor, earlier: BlockState | None = None, first: int = 0
+    ) -> tuple[Tensor, BlockState]:
+        """Features (B, T, D) to features of the same shape, and to the block's state.
 
         Args:
             features_BTD: (B, T, D).
-            earlier: keys and values of the S positions before them; none where None. The last
-                `window - 1` of them are all that counts.
+            earlier: the state of the S positions before them; none where None. What `kept` leaves of
+                it is all that counts.
             first: the first position's place in the text. Distances alone have a say; it is asked
                 for as keys are kept turned.
 
         Returns:
-            (B, T, D), and the keys and values of these positions behind all earlier ones that any
-            of them sees.
+            (B, T, D), and the state of these positions behind all earlier ones that any of them sees.
         """
         num_new = features_BTD.shape[1]
         normed = self.attention_norm(features_BTD)
@@ -90,11 +108,22 @@ class AttentionBlock(nn.Module):
         rotation = rotation_of(positions, key.shape[-1])
         seen = KeyValue(rotated(key, rotation), value)
         if earlier is not None:
-            seen = earlier.last(self.window - 1).followed_by(seen)
+            earlier = self.kept(earlier)
+            seen = earlier.key_value.followed_by(seen)
         attended = self._attended(rotated(query, rotation), seen)
         features_BTD = features_BTD + self.dropout(attended)
-        hidden = F.gelu(self.inner(self.feed_forward_norm(features_BTD)))
-        return features_BTD + self.outer(self.dropout(hidden)), seen
+        fed_BTD = self.feed_forward_norm(features_BTD)
+        before_BSD = None if earlier is None else earlier.fed
+        hidden = F.gelu(self.inner(self.convolution(fed_BTD, before_BSD)))
+        features_BTD = features_BTD + self.outer(self.dropout(hidden))
+        if before_BSD is not None:
+            fed_BTD = torch.cat([before_BSD, fed_BTD], dim=1)
+        return features_BTD, BlockState(seen, fed_BTD)
+
+    def kept(self, state: BlockState) -> BlockState:
+        """Of a state what later positions hang on."""
+        first = max(state.fed.shape[1] - self.convolution.num_earlier, 0)
+        return BlockState(state.key_value.last(self.window - 1), state.fed[:, first:])
 
     def _attended(self, query: Tensor, seen: KeyValue) -> Tensor:
         num_new, num_kept = query.shape[2], seen.key.shape[2] - query.shape[2]
@@ -117,11 +146,11 @@ class AttentionBlock(nn.Module):
 class Attended(NamedTuple):
     """What a stack of blocks makes of (B, T, D) features.
 
-    key_values: keys and values of each block, as it gives them; none without blocks.
+    states: of each block, as it gives them; none without blocks.
     output: (B, T, D), what the last block gives.
     """
 
-    key_values: tuple[KeyValue, ...]
+    states: tuple[BlockState, ...]
     output: Tensor
 
 
@@ -132,38 +161,48 @@ class AttentionStack(nn.Module):
         num_layers: blocks; 0 and features are given back as they are.
         width: D.
         window: of each block; a position knows of `reach` positions in all.
-        dropout: as `AttentionBlock` takes it.
+        dropout, kernel: as `AttentionBlock` takes them.
     """
 
-    def __init__(self, *, num_layers: int, width: int, window: int, dropout: float) -> None:
+    def __init__(
+        self, *, num_layers: int, width: int, window: int, dropout: float, kernel: int = 0
+    ) -> None:
         super().__init__()
-        self.window = window
         self.blocks = nn.ModuleList(
-            AttentionBlock(width=width, window=window, dropout=dropout) for _ in range(num_layers)
+            AttentionBlock(width=width, window=window, dropout=dropout, kernel=kernel)
+            for _ in range(num_layers)
         )
         self.register_load_state_dict_pre_hook(_number_a_single_block)  # type: ignore[no-untyped-call]  # PyTorch's
 
     @property
     def reach(self) -> int:
-        """Positions, the last among them, that what is given for the last one hangs on."""
-        return 1 + len(self.blocks) * (self.window - 1)
+        """Positions before it that what is given for a position hangs on."""
+        return sum(block.reach for block in self._each())
 
     def forward(
-        self, features_BTD: Tensor, earlier: Sequence[KeyValue] | None = None, first: int = 0
+        self, features_BTD: Tensor, earlier: Sequence[BlockState] | None = None, first: int = 0
     ) -> Attended:
         """Features (B, T, D) through every block.
 
         Args:
             features_BTD: (B, T, D).
-            earlier: keys and values of each block for the positions before them; none where None.
+            earlier: the state of each block for the positions before them; none where None.
             first: as `AttentionBlock` takes it.
         """
-        key_values = []
+        states = []
         for index, block in enumerate(self.blocks):
-            kept = None if earlier is None else earlier[index]
-            features_BTD, seen = block(features_BTD, kept, first)
-            key_values.append(seen)
-        return Attended(tuple(key_values), features_BTD)
+            before = None if earlier is None else earlier[index]
+            features_BTD, state = block(features_BTD, before, first)
+            states.append(state)
+        return Attended(tuple(states), features_BTD)
+
+    def kept(self, states: Sequence[BlockState]) -> tuple[BlockState, ...]:
+        """Of each block's state what later positions hang on, in memory of its own."""
+        kept = [block.kept(state) for block, state in zip(self._each(), states, strict=True)]
+        return tuple(BlockState(one.key_value.clone(), one.fed.clone()) for one in kept)
+
+    def _each(self) -> list[AttentionBlock]:
+        return cast("list[AttentionBlock]", list(self.blocks))
 
 
 def _number_a_single_block(

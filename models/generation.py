@@ -1,7 +1,6 @@
 """Text without an end: the state has one size, so that a token costs the same at any position.
 
-Shapes: B sequences, T tokens, R recent ones, S = attention_window - 1, C = context_dim,
-D = head_embed_dim, V = vocabulary.
+Shapes: B sequences, T tokens, R recent ones, C = context_dim, D = head_embed_dim, V = vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from models.attention import KeyValue
+from models.attention import BlockState
 from models.fixed_point import solve_chunks
 from models.sweeps import Network
 from models.token_head import TokenHead
@@ -33,17 +32,17 @@ class GenerationState(NamedTuple):
     """All that is kept of the text so far.
 
     context: (B, C), the context that has read every token.
-    recent: (B, R), the last tokens, R at least 1: all that the head copies from, or fewer in a
-        shorter text.
-    key_values: keys and values of the last S positions in each block of the head's attention, or
-        fewer in a shorter text; none without attention.
+    recent: (B, R), the last tokens, R at least 1: all that the head reads, or fewer in a shorter
+        text.
+    attention: what each block of the head's attention keeps of the last positions, or of fewer in a
+        shorter text; none without attention.
     read: (B, 1, D), what the head has made of the last token.
     num_tokens: of the text so far.
     """
 
     context: Tensor
     recent: Tensor
-    key_values: tuple[KeyValue, ...]
+    attention: tuple[BlockState, ...]
     read: Tensor
     num_tokens: int
 
@@ -106,22 +105,21 @@ def _gone_on(
     head: TokenHead, state: GenerationState | None, contexts_BTC: Tensor, tokens_BT: Tensor
 ) -> GenerationState:
     """The state after more contexts; it holds on to none of what it was made from."""
-    attention = head.attention
-    num_tokens, earlier, recent_BR = 0, None, tokens_BT
+    num_new = tokens_BT.shape[1]
+    num_tokens, earlier, before_BR, recent_BR = num_new, None, None, tokens_BT
     if state is not None:
-        num_tokens, earlier = state.num_tokens, state.key_values
-        recent_BR = torch.cat([state.recent, tokens_BT], dim=1)
-    num_tokens += tokens_BT.shape[1]
-    # Of a longer part, what stands further back than the last position's attention reaches is
-    # not read, and the state before it is of no use.
-    if tokens_BT.shape[1] > attention.reach:
-        contexts_BTC, tokens_BT = (x[:, -attention.reach :] for x in (contexts_BTC, tokens_BT))
-        earlier = None
-    read = head.read(contexts_BTC, tokens_BT, earlier, first=num_tokens - tokens_BT.shape[1])
+        num_tokens, earlier, before_BR = state.num_tokens + num_new, state.attention, state.recent
+        recent_BR = torch.cat([before_BR, tokens_BT], dim=1)
+    # Of a longer part, what stands further back than the last position's reach is not read, and the
+    # state before it is of no use.
+    if num_new > head.reach + 1:
+        contexts_BTC, tokens_BT = (x[:, -head.reach - 1 :] for x in (contexts_BTC, tokens_BT))
+        earlier = before_BR = None
+    read = head.read(contexts_BTC, tokens_BT, earlier, num_tokens - tokens_BT.shape[1], before_BR)
     return GenerationState(
         contexts_BTC[:, -1].clone(),
         recent_BR[:, -head.num_recent :].clone(),
-        tuple(seen.last(attention.window - 1).clone() for seen in read.key_values),
+        head.attention.kept(read.states),
         read.output[:, -1:].clone(),
         num_tokens,
     )

@@ -1,7 +1,7 @@
 """The token head: context and current token -> logits of the next token.
 
 Shapes: V = vocab_size, C = context_dim, D = head_embed_dim, H = head_hidden_dim, `...` any
-leading dimensions; with copying or attention (B, T), sequences and positions, S before them.
+leading dimensions; with a `Recall` (B, T), sequences and positions, S before them.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attended, AttentionStack, KeyValue
+from models.attention import Attended, AttentionStack, BlockState
 from models.copying import Copying
 from models.linear_cross_entropy import linear_cross_entropy, mean_over_rows
+from models.short_convolution import ShortConvolution
 
 EMBEDDING_STD = 0.02
 """As output weights, embeddings start small; as inputs, they are scaled back to unit variance."""
@@ -23,24 +24,28 @@ _UPDATE_STD = 1e-3
 
 
 class Recall(NamedTuple):
-    """What a head goes back to of the text; with neither, the context is all that it knows of it.
+    """What a head goes back to of the text; with nothing, the context is all that it knows of it.
 
     copy_window: last tokens that `Copying` gives a part of the probability to; 0 copies none.
     attention_window: last positions, the current one among them, that an `AttentionBlock` attends
         to; 0 has none.
     attention_layers: such blocks, one upon the other.
+    kernel: last positions, the current one among them, that a `ShortConvolution` mixes of the head's
+        embeddings, and of what each block's feed-forward layer reads; 0 has none.
     """
 
     copy_window: int = 0
     attention_window: int = 0
     attention_layers: int = 1
+    kernel: int = 0
 
 
 class TokenHead(nn.Module):
     """One hidden layer over [context; token] with an embedding of its own, tied to the output.
 
     `logits = trust_x LayerNorm(x + U dropout(gelu(W [s c; x] + b))) Xᵀ + bias`, x a row of X,
-    (V, D); with attention, an `AttentionStack` stands before the LayerNorm. U starts near 0, and the
+    (V, D), with a kernel mixed with the rows before it; with attention, an `AttentionStack` stands
+    before the LayerNorm. U starts near 0, and the
     bias at the tokens' log frequencies in the training text, which no step is then spent on. Tying:
     Press and Wolf, arXiv 1608.05859.
 
@@ -78,6 +83,7 @@ class TokenHead(nn.Module):
         self.prior_count = prior_count
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        self.convolution = ShortConvolution(width=embed_dim, kernel=recall.kernel)
         self.hidden = nn.Linear(context_dim + embed_dim, hidden_dim)
         self.update = nn.Linear(hidden_dim, embed_dim)
         nn.init.normal_(self.update.weight, std=_UPDATE_STD)
@@ -91,6 +97,7 @@ class TokenHead(nn.Module):
             width=embed_dim,
             window=recall.attention_window,
             dropout=dropout,
+            kernel=recall.kernel,
         )
         self.copying: Copying | None = None
         if recall.copy_window > 0:
@@ -98,8 +105,15 @@ class TokenHead(nn.Module):
 
     @property
     def num_recent(self) -> int:
-        """Tokens of the text that the head reads: the current one, and those that it copies from."""
-        return 1 if self.copying is None else 1 + self.copying.window
+        """Tokens of the text that the head reads: the current one, and those that it copies from or
+        mixes with it."""
+        num_copied = 0 if self.copying is None else self.copying.window
+        return 1 + max(num_copied, self.convolution.num_earlier)
+
+    @property
+    def reach(self) -> int:
+        """Positions before it that what `read` makes of a position hangs on."""
+        return self.convolution.num_earlier + self.attention.reach
 
     @torch.no_grad()
     def set_token_counts(self, token_counts_V: Tensor) -> None:
@@ -117,18 +131,22 @@ class TokenHead(nn.Module):
         self,
         contexts: Tensor,
         tokens: Tensor,
-        earlier: Sequence[KeyValue] | None = None,
+        earlier: Sequence[BlockState] | None = None,
         first: int = 0,
+        tokens_before: Tensor | None = None,
     ) -> Attended:
         """Contexts and the tokens they have read last, to what is made of each, (..., D).
 
         Args:
-            contexts: (..., C); with attention (B, T, C).
-            tokens: (...) ids; with attention (B, T).
+            contexts: (..., C); with attention or a kernel (B, T, C).
+            tokens: (...) ids; with attention or a kernel (B, T).
             earlier: as `AttentionStack` takes it.
             first: place of the first token in the text.
+            tokens_before: (B, S) ids of what stands before; none where None.
         """
-        embeddings = self.dropout(self.embedding(tokens) / EMBEDDING_STD)
+        embeddings = self.dropout(self._embed(tokens))
+        before = None if tokens_before is None else self._embed(tokens_before)
+        embeddings = self.convolution(embeddings, before)
         inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
         features = embeddings + self.update(self.dropout(hidden))
@@ -144,8 +162,8 @@ class TokenHead(nn.Module):
         """(..., C) contexts that have read the (...) tokens, to logits (..., V).
 
         Args:
-            contexts: (..., C); with copying or attention (B, T, C), from a text's start on.
-            tokens: (...) ids; with copying or attention (B, T).
+            contexts: (..., C); with a `Recall` (B, T, C), from a text's start on.
+            tokens: (...) ids; with a `Recall` (B, T).
         """
         return self.logits(self.read(contexts, tokens).output, tokens)
 
@@ -214,6 +232,10 @@ class TokenHead(nn.Module):
         copied = self.copying(features_BTD, tokens_BT)
         total: Tensor = copied.answer_nats(own_nats.view_as(next_BT), next_BT).sum()
         return total
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        embeddings: Tensor = self.embedding(tokens)
+        return embeddings / EMBEDDING_STD
 
     def _own_logits(self, features: Tensor) -> Tensor:
         return F.linear(features, self.embedding.weight, self.output_bias)

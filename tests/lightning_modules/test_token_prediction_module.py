@@ -28,16 +28,16 @@ def fit(config: Config, data: TokenDataModule) -> tuple[TokenPredictionModule, L
 
 
 @pytest.mark.parametrize(
-    ("copy_window", "attention_window", "attention_layers"),
-    [(0, 0, 1), (6, 0, 2), (0, 5, 1), (6, 40, 2)],
+    ("copy_window", "attention_window", "attention_layers", "convolution_kernel"),
+    [(0, 0, 1, 0), (6, 0, 2, 0), (0, 5, 1, 0), (6, 40, 2, 3), (0, 0, 1, 2)],
 )
 def test_logits_are_causal(
     tiny_config: Config, tiny_data: TokenDataModule,
-    copy_window: int, attention_window: int, attention_layers: int,
+    copy_window: int, attention_window: int, attention_layers: int, convolution_kernel: int,
 ) -> None:  # fmt: skip
     config = dataclasses.replace(
         tiny_config, copy_window=copy_window, attention_window=attention_window,
-        attention_layers=attention_layers,
+        attention_layers=attention_layers, convolution_kernel=convolution_kernel,
     )  # fmt: skip
     module, _ = fit(config, tiny_data)
     module.eval()
@@ -235,17 +235,18 @@ def test_label_smoothing_changes_what_is_learnt_and_not_what_is_measured(
 
 @pytest.mark.parametrize("freeze_context", [True, False])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
-def test_copying_and_attention_are_trained_in_every_precision(
+def test_all_that_recalls_is_trained_in_every_precision(
     tiny_config: Config, tiny_data: TokenDataModule, precision: Precision, freeze_context: bool
 ) -> None:
     config = dataclasses.replace(
-        tiny_config, copy_window=6, attention_window=6, attention_layers=2, precision=precision,
-        freeze_context=freeze_context,
+        tiny_config, copy_window=6, attention_window=6, attention_layers=2, convolution_kernel=2,
+        precision=precision, freeze_context=freeze_context,
     )  # fmt: skip
     module, trainer = fit(config, tiny_data)
     trained, untrained = module.head.state_dict(), make(config, tiny_data).head.state_dict()
-    recall = [name for name in untrained if name.startswith(("copying.", "attention."))]
-    assert len(recall) == 3 + 2 * 11
+    parts = ("copying.", "attention.", "convolution.")
+    recall = [name for name in untrained if name.startswith(parts)]
+    assert len(recall) == 3 + 2 * 12 + 1
     for name in recall:
         assert (trained[name] - untrained[name]).abs().max() > 1e-4, name
     assert math.isfinite(float(trainer.callback_metrics[names.VAL_PPL]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.attention import AttentionBlock, AttentionStack, KeyValue
+from models.attention import AttentionBlock, AttentionStack, BlockState, KeyValue
 
 D = 12
 
@@ -14,16 +14,16 @@ def _seeded(seeded: None) -> None:
     pass
 
 
-def block(window: int, width: int = D, dropout: float = 0.0) -> AttentionBlock:
+def block(window: int, width: int = D, kernel: int = 0) -> AttentionBlock:
     """With weights large enough for every part to have a say."""
-    made = AttentionBlock(width=width, window=window, dropout=dropout).double().eval()
+    made = AttentionBlock(width=width, window=window, dropout=0.0, kernel=kernel).double().eval()
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return made
 
 
-def stack(num_layers: int, window: int) -> AttentionStack:
-    made = AttentionStack(num_layers=num_layers, width=D, window=window, dropout=0.0)
+def stack(num_layers: int, window: int, kernel: int = 0) -> AttentionStack:
+    made = AttentionStack(num_layers=num_layers, width=D, window=window, dropout=0.0, kernel=kernel)
     for weight in made.double().parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return made.eval()
@@ -33,35 +33,42 @@ def text(num_positions: int, width: int = D) -> Tensor:
     return torch.randn(2, num_positions, width, dtype=torch.float64)
 
 
-def first_of(seen: KeyValue, num_positions: int) -> KeyValue:
-    return KeyValue(*(part[:, :, :num_positions] for part in seen))
+def first_of(state: BlockState, num_positions: int) -> BlockState:
+    key, value = (part[:, :, :num_positions] for part in state.key_value)
+    return BlockState(KeyValue(key, value), state.fed[:, :num_positions])
 
 
+@pytest.mark.parametrize("kernel", [0, 1, 2, 4])
 @pytest.mark.parametrize("window", [1, 3, 9, 50])
-def test_a_position_sees_its_window_and_no_more(window: int) -> None:
-    attend, given = block(window), text(20).requires_grad_()
+def test_a_position_sees_its_window_and_no_more(window: int, kernel: int) -> None:
+    attend, given = block(window, kernel=kernel), text(20).requires_grad_()
+    assert attend.reach == window - 1 + max(kernel - 1, 0)
     for position in (0, 8, 19):
         (slope,) = torch.autograd.grad(attend(given)[0][:, position].square().sum(), given)
         seen = slope.abs().sum(dim=(0, 2)) > 0
-        expected = [position - window < other <= position for other in range(20)]
+        expected = [position - attend.reach <= other <= position for other in range(20)]
         assert seen.tolist() == expected
 
 
+@pytest.mark.parametrize("kernel", [0, 1, 2, 4])
 @pytest.mark.parametrize("window", [1, 3, 9, 50])
 @pytest.mark.parametrize("size", [1, 2, 7])
-def test_piece_by_piece_is_in_one_piece(window: int, size: int) -> None:
-    attend, given = block(window), text(21)
+def test_piece_by_piece_is_in_one_piece(window: int, size: int, kernel: int) -> None:
+    attend, given = block(window, kernel=kernel), text(21)
     whole, seen = attend(given)
     pieces = [
         attend(given[:, start : start + size], first_of(seen, start), start)[0]
         for start in range(0, 21, size)
     ]
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
-    # Of what stands before, the window is all that is needed, and is given back with what is new.
-    kept = first_of(seen, 20).last(window - 1)
+    # Of what stands before, what is kept is all that is needed, and is given back with what is new.
+    kept = attend.kept(first_of(seen, 20))
+    assert kept.key_value.key.shape[2] == min(20, window - 1)
+    assert kept.fed.shape[1] == max(kernel - 1, 0)
     last, seen_last = attend(given[:, 20:], kept, 20)
     torch.testing.assert_close(last, whole[:, 20:])
-    torch.testing.assert_close(seen_last, seen.last(window))
+    torch.testing.assert_close(seen_last.key_value, seen.key_value.last(window))
+    torch.testing.assert_close(seen_last.fed, seen.fed[:, 21 - max(kernel, 1) :])
 
 
 def test_where_a_position_stands_is_known_by_distance_alone() -> None:
@@ -79,11 +86,12 @@ def test_any_width_has_heads(width: int, num_heads: int) -> None:
     assert attend.num_heads == num_heads
     features, seen = attend(text(4, width))
     assert features.shape == (2, 4, width)
-    assert seen.key.shape == seen.value.shape == (2, num_heads, 4, width // num_heads)
+    key, value = seen.key_value
+    assert key.shape == value.shape == (2, num_heads, 4, width // num_heads)
 
 
 def test_it_starts_near_the_identity_and_drops_out_in_training_alone() -> None:
-    attend = AttentionBlock(width=64, window=8, dropout=0.5)
+    attend = AttentionBlock(width=64, window=8, dropout=0.5, kernel=2)
     given = torch.randn(2, 9, 64)
     assert (attend.eval()(given)[0] - given).norm() < 0.2 * given.norm()
     assert torch.equal(attend(given)[0], attend(given)[0])
@@ -91,24 +99,30 @@ def test_it_starts_near_the_identity_and_drops_out_in_training_alone() -> None:
     assert not torch.equal(attend(given)[0], attend(given)[0])
 
 
-@pytest.mark.parametrize(("num_layers", "window"), [(0, 0), (1, 4), (3, 1), (2, 4), (3, 5)])
-def test_blocks_upon_each_other_reach_further_and_no_more(num_layers: int, window: int) -> None:
-    attend, given = stack(num_layers, window), text(20).requires_grad_()
+@pytest.mark.parametrize(
+    ("num_layers", "window", "kernel"),
+    [(0, 0, 3), (1, 4, 0), (3, 1, 0), (2, 4, 0), (3, 5, 0), (2, 4, 3), (3, 1, 2)],
+)
+def test_blocks_upon_each_other_reach_further_and_no_more(
+    num_layers: int, window: int, kernel: int
+) -> None:
+    attend, given = stack(num_layers, window, kernel), text(20).requires_grad_()
     attended = attend(given)
     (slope,) = torch.autograd.grad(attended.output[:, 19].square().sum(), given)
     seen = slope.abs().sum(dim=(0, 2)) > 0
-    assert seen.tolist() == [position >= 20 - attend.reach for position in range(20)]
-    assert len(attended.key_values) == num_layers
+    assert seen.tolist() == [position >= 19 - attend.reach for position in range(20)]
+    assert len(attended.states) == num_layers
     if num_layers == 0:
         assert attended.output is given
 
 
+@pytest.mark.parametrize("kernel", [0, 2, 3])
 @pytest.mark.parametrize("size", [1, 2, 7])
-def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int) -> None:
-    attend, given = stack(3, 4), text(21)
+def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int, kernel: int) -> None:
+    attend, given = stack(3, 4, kernel), text(21)
     whole = attend(given)
     for start in range(size, 21, size):
-        kept = [first_of(seen, start).last(3) for seen in whole.key_values]
+        kept = attend.kept([first_of(state, start) for state in whole.states])
         found = attend(given[:, start : start + size], kept, start)
         torch.testing.assert_close(found.output, whole.output[:, start : start + size])
 

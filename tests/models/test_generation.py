@@ -27,7 +27,8 @@ def network(request: pytest.FixtureRequest) -> AnyNetwork:
 @pytest.fixture(
     params=[
         Recall(), Recall(copy_window=4), Recall(100, 5), Recall(2, 100), Recall(0, 1),
-        Recall(0, 1, 3), Recall(3, 4, 2), Recall(0, 3, 3),
+        Recall(0, 1, 3), Recall(3, 4, 2), Recall(0, 3, 3), Recall(kernel=3), Recall(2, kernel=6),
+        Recall(0, 4, 2, kernel=2), Recall(3, 1, 2, kernel=4),
     ],
     ids=str,
 )  # fmt: skip
@@ -38,8 +39,9 @@ def head(request: pytest.FixtureRequest) -> TokenHead:
         prior_count=0.0, recall=request.param,
     )  # fmt: skip
     torch.nn.init.normal_(made.update.weight)
-    for weight in made.attention.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+    for part in (made.attention, made.convolution):
+        for weight in part.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
     return made.eval()
 
 
@@ -59,9 +61,8 @@ def test_a_prompt_read_in_chunks_is_the_scan(
         attended = head.read(contexts, prompt)
     torch.testing.assert_close(state.context, contexts[:, -1], rtol=0, atol=5e-4)
     torch.testing.assert_close(state.read, attended.output[:, -1:], rtol=0, atol=2e-3)
-    num_attended = min(num_tokens, head.attention.window - 1)
-    for found, expected in zip(state.key_values, attended.key_values, strict=True):
-        torch.testing.assert_close(found, expected.last(num_attended), rtol=0, atol=2e-3)
+    expected = head.attention.kept(attended.states)
+    torch.testing.assert_close(state.attention, expected, rtol=0, atol=2e-3)
     assert state.num_tokens == num_tokens
     assert torch.equal(state.recent, prompt[:, -head.num_recent :])
     if num_tokens > 1:
@@ -112,16 +113,18 @@ def test_the_state_does_not_grow_and_holds_on_to_nothing(
     network: AnyNetwork, head: TokenHead, num_read: int
 ) -> None:
     state = read_prompt(network, head, tokens(3, num_read))
-    num_attended, num_blocks = head.attention.window - 1, len(head.attention.blocks)
     for num_tokens in range(num_read, num_read + 6):
         if num_tokens > num_read:
             state = read_token(network, head, state, tokens(3, 5)[:, num_tokens - num_read - 1])
-        kept = [part for seen in state.key_values for part in seen]
-        parts = (state.context, state.recent, state.read, *kept)
-        shapes = [
-            (3, C), (3, min(num_tokens, head.num_recent)), (3, 1, 5),
-            *[(3, 1, min(num_tokens, num_attended), 5)] * (2 * num_blocks),
-        ]  # fmt: skip
+        parts, shapes = (
+            [state.context, state.recent, state.read],
+            [(3, C), (3, min(num_tokens, head.num_recent)), (3, 1, 5)],
+        )
+        for block, kept in zip(head.attention.blocks, state.attention, strict=True):
+            num_fed = block.reach - (block.window - 1)
+            parts += [*kept.key_value, kept.fed]
+            shapes += [(3, 1, min(num_tokens, block.window - 1), 5)] * 2
+            shapes += [(3, min(num_tokens, num_fed), 5)]
         assert [tuple(part.shape) for part in parts] == shapes
         for part in parts:
             assert part.untyped_storage().nbytes() == part.numel() * part.element_size()

@@ -18,8 +18,9 @@ def run(
     """Folder of a run that was trained to its end, of a model that copies too."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     config = dataclasses.replace(
-        tiny_config, copy_window=16, attention_window=8, attention_layers=2, label_smoothing=0.1
-    )
+        tiny_config, copy_window=16, attention_window=8, attention_layers=2, convolution_kernel=2,
+        label_smoothing=0.1,
+    )  # fmt: skip
     start_run(folder, config)
     FullRun(config, tiny_data, folder, Console(file=io.StringIO())).train()
     return str(folder)

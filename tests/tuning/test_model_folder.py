@@ -30,6 +30,7 @@ def test_a_model_is_used_without_its_run(
         copy_window=5,
         attention_window=7,
         attention_layers=2,
+        convolution_kernel=2,
     )
     module = TokenPredictionModule(config, tiny_data.vocab_size)
     module.head.set_token_counts(tiny_data.token_counts())
