@@ -143,6 +143,8 @@ class Config:
     attention_layers: int = 1
     """Blocks of attention and a feed-forward layer in the token head, one upon the other; without
     `attention_window` there are none."""
+    query_key_norm: bool = True
+    """Scale the queries and keys of attention to one length."""
     convolution_kernel: int = 0
     """Last positions, the current one among them, that short convolutions in the token head mix: of
     its embeddings, and of what each feed-forward layer reads; 0 and there are none."""
@@ -264,7 +266,7 @@ def full() -> Config:
         dist_reg_weight=0.02, freeze_context=False, phase2_epochs=3,
         phase2_learning_rate=6e-3, context_learning_rate=2e-3, weight_decay=0.1, dropout=0.05,
         head_embed_dim=160, head_hidden_dim=160, copy_window=128, attention_window=128,
-        attention_layers=3,
+        attention_layers=3, convolution_kernel=2,
     )  # fmt: skip
 
 

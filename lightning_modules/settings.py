@@ -21,11 +21,12 @@ by the rate at most: a weight is one of hundreds in a sum, the scale alone decid
 def as_config(config: Config | dict[str, Any]) -> Config:
     """A `Config`, or the fields of one as checkpoints and runs keep them.
 
-    Those from before embeddings were shared do not name it, and have two.
+    Those from before embeddings were shared do not name it, and have two; those from before queries
+    and keys were normalised do not name that.
     """
     if isinstance(config, Config):
         return config
-    return Config(**{"share_embedding": False, **config})
+    return Config(**{"share_embedding": False, "query_key_norm": False, **config})
 
 
 def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:

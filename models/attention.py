@@ -61,11 +61,23 @@ class AttentionBlock(nn.Module):
         window: 1 or more.
         dropout: share of what either layer adds that is dropped in training.
         kernel: of a `ShortConvolution` before the feed-forward layer; 0 has none.
+        query_key_norm: scale each head's queries and keys to a root mean square of 1, so that how
+            much they differ is all that a higher learning rate can drive up (Henry et al., arXiv
+            2010.04245).
     """
 
-    def __init__(self, *, width: int, window: int, dropout: float, kernel: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        window: int,
+        dropout: float,
+        kernel: int = 0,
+        query_key_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.window = window
+        self.query_key_norm = query_key_norm
         self.num_heads = math.gcd(_MOST_HEADS, width)
         self.attention_norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width, bias=False)
@@ -104,6 +116,8 @@ class AttentionBlock(nn.Module):
         normed = self.attention_norm(features_BTD)
         query = self._heads(self.query(normed))
         key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=-1))
+        if self.query_key_norm:
+            query, key = (F.rms_norm(part, part.shape[-1:]) for part in (query, key))
         positions = torch.arange(first, first + num_new, device=key.device)
         rotation = rotation_of(positions, key.shape[-1])
         seen = KeyValue(rotated(key, rotation), value)
@@ -160,16 +174,29 @@ class AttentionStack(nn.Module):
     Args:
         num_layers: blocks; 0 and features are given back as they are.
         width: D.
-        window: of each block; a position knows of `reach` positions in all.
-        dropout, kernel: as `AttentionBlock` takes them.
+        window: of each block; a position hangs on `reach` positions before it.
+        dropout, kernel, query_key_norm: as `AttentionBlock` takes them.
     """
 
     def __init__(
-        self, *, num_layers: int, width: int, window: int, dropout: float, kernel: int = 0
+        self,
+        *,
+        num_layers: int,
+        width: int,
+        window: int,
+        dropout: float,
+        kernel: int = 0,
+        query_key_norm: bool = False,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            AttentionBlock(width=width, window=window, dropout=dropout, kernel=kernel)
+            AttentionBlock(
+                width=width,
+                window=window,
+                dropout=dropout,
+                kernel=kernel,
+                query_key_norm=query_key_norm,
+            )
             for _ in range(num_layers)
         )
         self.register_load_state_dict_pre_hook(_number_a_single_block)  # type: ignore[no-untyped-call]  # PyTorch's

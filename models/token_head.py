@@ -32,12 +32,14 @@ class Recall(NamedTuple):
     attention_layers: such blocks, one upon the other.
     kernel: last positions, the current one among them, that a `ShortConvolution` mixes of the head's
         embeddings, and of what each block's feed-forward layer reads; 0 has none.
+    query_key_norm: as `AttentionBlock` takes it.
     """
 
     copy_window: int = 0
     attention_window: int = 0
     attention_layers: int = 1
     kernel: int = 0
+    query_key_norm: bool = False
 
 
 class TokenHead(nn.Module):
@@ -98,6 +100,7 @@ class TokenHead(nn.Module):
             window=recall.attention_window,
             dropout=dropout,
             kernel=recall.kernel,
+            query_key_norm=recall.query_key_norm,
         )
         self.copying: Copying | None = None
         if recall.copy_window > 0:

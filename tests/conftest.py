@@ -26,7 +26,7 @@ def added_since_sharing() -> tuple[str, ...]:
     """Fields of `Config` that what was saved before embeddings were shared does not have."""
     return (
         "share_embedding", "start_embedding", "label_smoothing", "copy_window",
-        "attention_window", "attention_layers", "convolution_kernel",
+        "attention_window", "attention_layers", "query_key_norm", "convolution_kernel",
     )  # fmt: skip
 
 

@@ -14,16 +14,24 @@ def _seeded(seeded: None) -> None:
     pass
 
 
-def block(window: int, width: int = D, kernel: int = 0) -> AttentionBlock:
+def block(
+    window: int, width: int = D, kernel: int = 0, query_key_norm: bool = False
+) -> AttentionBlock:
     """With weights large enough for every part to have a say."""
-    made = AttentionBlock(width=width, window=window, dropout=0.0, kernel=kernel).double().eval()
+    made = AttentionBlock(
+        width=width, window=window, dropout=0.0, kernel=kernel, query_key_norm=query_key_norm
+    )
+    made = made.double().eval()
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return made
 
 
 def stack(num_layers: int, window: int, kernel: int = 0) -> AttentionStack:
-    made = AttentionStack(num_layers=num_layers, width=D, window=window, dropout=0.0, kernel=kernel)
+    made = AttentionStack(
+        num_layers=num_layers, width=D, window=window, dropout=0.0, kernel=kernel,
+        query_key_norm=True,
+    )  # fmt: skip
     for weight in made.double().parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return made.eval()
@@ -127,8 +135,47 @@ def test_a_stack_goes_on_from_what_its_blocks_have_read(size: int, kernel: int) 
         torch.testing.assert_close(found.output, whole.output[:, start : start + size])
 
 
+@pytest.mark.parametrize("query_key_norm", [False, True])
+def test_attention_is_its_formula(query_key_norm: bool) -> None:
+    """Softmax of scaled products over a window of 3, head by head, at distances that turn the keys."""
+    attend, given = block(3, width=8, query_key_norm=query_key_norm), text(5, 8)
+    torch.nn.init.zeros_(attend.outer.weight)
+    torch.nn.init.zeros_(attend.outer.bias)
+    normed = attend.attention_norm(given)
+    query, key, value = (
+        part.unflatten(-1, (4, 2))
+        for part in (attend.query(normed), *attend.key_value(normed).chunk(2, dim=-1))
+    )
+    if query_key_norm:
+        query, key = (
+            part / part.square().mean(dim=-1, keepdim=True).sqrt() for part in (query, key)
+        )
+    # Two entries a head are turned by one radian a position.
+    as_complex = [torch.view_as_complex(part.contiguous()) for part in (query, key)]
+    for position in range(5):
+        seen = range(max(position - 2, 0), position + 1)
+        scores = torch.stack(
+            [
+                (
+                    as_complex[0][:, position]
+                    * (
+                        as_complex[1][:, other]
+                        * torch.exp(torch.tensor(1j * (other - position), dtype=torch.complex128))
+                    ).conj()
+                ).real
+                for other in seen
+            ]
+        )
+        shares = (scores / 2**0.5).softmax(dim=0)
+        read = sum(
+            share.unsqueeze(-1) * value[:, other] for share, other in zip(shares, seen, strict=True)
+        )
+        expected = given[:, position] + attend.projection(read.flatten(1))
+        torch.testing.assert_close(attend(given)[0][:, position], expected)
+
+
 def test_weights_of_a_single_block_are_those_of_a_stack_of_one() -> None:
-    before, attend, given = block(4), stack(1, 4), text(9)
+    before, attend, given = block(4, query_key_norm=True), stack(1, 4), text(9)
     attend.load_state_dict(before.state_dict())
     assert torch.equal(attend(given).output, before(given)[0])
     with pytest.raises(RuntimeError, match=r"blocks\.1\.query"):

@@ -53,7 +53,9 @@ def test_a_model_from_before_embeddings_were_shared(
     added_since_sharing: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
-    config = dataclasses.replace(tiny_config, freeze_context=False, share_embedding=False)
+    config = dataclasses.replace(
+        tiny_config, freeze_context=False, share_embedding=False, query_key_norm=False
+    )
     module = TokenPredictionModule(config, tiny_data.vocab_size)
     save_model(tmp_path / "model", module, tiny_data.tokenizer)
     path = tmp_path / "model" / "config.json"
