@@ -61,9 +61,8 @@ class AttentionBlock(nn.Module):
         window: 1 or more.
         dropout: share of what either layer adds that is dropped in training.
         kernel: of a `ShortConvolution` before the feed-forward layer; 0 has none.
-        query_key_norm: scale each head's queries and keys to a root mean square of 1, so that how
-            much they differ is all that a higher learning rate can drive up (Henry et al., arXiv
-            2010.04245).
+        query_key_norm: scale each head's queries and keys to a root mean square of 1, so that their
+            products stay small at higher learning rates (Henry et al., arXiv 2010.04245).
     """
 
     def __init__(
@@ -112,26 +111,16 @@ class AttentionBlock(nn.Module):
         Returns:
             (B, T, D), and the state of these positions behind all earlier ones that any of them sees.
         """
-        num_new = features_BTD.shape[1]
+        kept = None if earlier is None else self.kept(earlier)
         normed = self.attention_norm(features_BTD)
-        query = self._heads(self.query(normed))
-        key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=-1))
-        if self.query_key_norm:
-            query, key = (F.rms_norm(part, part.shape[-1:]) for part in (query, key))
-        positions = torch.arange(first, first + num_new, device=key.device)
-        rotation = rotation_of(positions, key.shape[-1])
-        seen = KeyValue(rotated(key, rotation), value)
-        if earlier is not None:
-            earlier = self.kept(earlier)
-            seen = earlier.key_value.followed_by(seen)
-        attended = self._attended(rotated(query, rotation), seen)
+        attended, seen = self._attend(normed, None if kept is None else kept.key_value, first)
         features_BTD = features_BTD + self.dropout(attended)
         fed_BTD = self.feed_forward_norm(features_BTD)
-        before_BSD = None if earlier is None else earlier.fed
-        hidden = F.gelu(self.inner(self.convolution(fed_BTD, before_BSD)))
+        mixed = self.convolution(fed_BTD, None if kept is None else kept.fed)
+        hidden = F.gelu(self.inner(mixed))
         features_BTD = features_BTD + self.outer(self.dropout(hidden))
-        if before_BSD is not None:
-            fed_BTD = torch.cat([before_BSD, fed_BTD], dim=1)
+        if kept is not None:
+            fed_BTD = torch.cat([kept.fed, fed_BTD], dim=1)
         return features_BTD, BlockState(seen, fed_BTD)
 
     def kept(self, state: BlockState) -> BlockState:
@@ -139,18 +128,31 @@ class AttentionBlock(nn.Module):
         first = max(state.fed.shape[1] - self.convolution.num_earlier, 0)
         return BlockState(state.key_value.last(self.window - 1), state.fed[:, first:])
 
-    def _attended(self, query: Tensor, seen: KeyValue) -> Tensor:
-        num_new, num_kept = query.shape[2], seen.key.shape[2] - query.shape[2]
+    def _attend(
+        self, normed_BTD: Tensor, kept: KeyValue | None, first: int
+    ) -> tuple[Tensor, KeyValue]:
+        """What is read of all that is seen, (B, T, D), and that."""
+        query = self._heads(self.query(normed_BTD))
+        key, value = (self._heads(part) for part in self.key_value(normed_BTD).chunk(2, dim=-1))
+        if self.query_key_norm:
+            query, key = (F.rms_norm(part, part.shape[-1:]) for part in (query, key))
+        num_new = query.shape[2]
+        positions = torch.arange(first, first + num_new, device=key.device)
+        rotation = rotation_of(positions, key.shape[-1])
+        seen = KeyValue(rotated(key, rotation), value)
+        if kept is not None:
+            seen = kept.followed_by(seen)
+        num_kept = seen.key.shape[2] - num_new
         is_last_alone = num_new == 1  # and sees all that is kept
         is_causal = not is_last_alone and num_kept == 0 and num_new <= self.window
         mask = None
         if not is_last_alone and not is_causal:
             mask = visible(num_new, num_kept, self.window, query.device)
         attended = F.scaled_dot_product_attention(
-            query, seen.key, seen.value, attn_mask=mask, is_causal=is_causal
+            rotated(query, rotation), seen.key, seen.value, attn_mask=mask, is_causal=is_causal
         )
         projected: Tensor = self.projection(attended.transpose(1, 2).flatten(2))
-        return projected
+        return projected, seen
 
     def _heads(self, features_BTD: Tensor) -> Tensor:
         """(B, T, D) to (B, H, T, D / H)."""
