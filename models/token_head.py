@@ -148,8 +148,10 @@ class TokenHead(nn.Module):
             tokens_before: (B, S) ids of what stands before; none where None.
         """
         embeddings = self.dropout(self._embed(tokens))
-        before = None if tokens_before is None else self._embed(tokens_before)
-        embeddings = self.convolution(embeddings, before)
+        embeddings_before = None
+        if tokens_before is not None and self.convolution.num_earlier > 0:
+            embeddings_before = self._embed(tokens_before[:, -self.convolution.num_earlier :])
+        embeddings = self.convolution(embeddings, embeddings_before)
         inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
         features = embeddings + self.update(self.dropout(hidden))

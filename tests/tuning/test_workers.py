@@ -164,7 +164,9 @@ def test_four_workers_on_sqlite_of_which_one_is_killed(tmp_path: Path, cache: st
         again = [
             other for other in trials if other.system_attrs.get("failed_trial") == trial.number
         ]
-        assert [other.params for other in again] == [trial.params]
+        assert len(again) == 1
+        # One that was killed before it had asked for its parameters has none to repeat.
+        assert again[0].params == (trial.params or again[0].params)
         assert f"trial {trial.number} ended with it and is queued again" in seen
 
 
