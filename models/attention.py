@@ -4,7 +4,7 @@ Shapes: B sequences, T positions, S kept ones before them, D = width, H = heads.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -174,33 +174,12 @@ class AttentionStack(nn.Module):
     """Blocks of attention, each over what the one before it gives.
 
     Args:
-        num_layers: blocks; 0 and features are given back as they are.
-        width: D.
-        window: of each block; a position hangs on `reach` positions before it.
-        dropout, kernel, query_key_norm: as `AttentionBlock` takes them.
+        blocks: from the first on; with none, features are given back as they are.
     """
 
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        width: int,
-        window: int,
-        dropout: float,
-        kernel: int = 0,
-        query_key_norm: bool = False,
-    ) -> None:
+    def __init__(self, blocks: Iterable[AttentionBlock]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            AttentionBlock(
-                width=width,
-                window=window,
-                dropout=dropout,
-                kernel=kernel,
-                query_key_norm=query_key_norm,
-            )
-            for _ in range(num_layers)
-        )
+        self.blocks = nn.ModuleList(blocks)
         self.register_load_state_dict_pre_hook(_number_a_single_block)  # type: ignore[no-untyped-call]  # PyTorch's
 
     @property

@@ -48,6 +48,7 @@ class ShortConvolution(nn.Module):
             inputs = torch.cat([earlier_BSD, features_BTD], dim=1)
         num_positions = features_BTD.shape[1]
         inputs = F.pad(inputs, (0, 0, self.num_earlier, 0))[:, -num_positions - self.num_earlier :]
+        # Not `conv1d`: a quarter quicker on a CPU, it computes in TF32 on a GPU unless told otherwise.
         mixed = features_BTD
         for back, weight_D in enumerate(self.weight):
             start = self.num_earlier - back

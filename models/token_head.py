@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attended, AttentionStack, BlockState
+from models.attention import Attended, AttentionBlock, AttentionStack, BlockState
 from models.copying import Copying
 from models.linear_cross_entropy import linear_cross_entropy, mean_over_rows
 from models.short_convolution import ShortConvolution
@@ -94,13 +94,16 @@ class TokenHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.register_buffer("trust", torch.ones(vocab_size))
+        num_blocks = recall.attention_layers if recall.attention_window > 0 else 0
         self.attention = AttentionStack(
-            num_layers=recall.attention_layers if recall.attention_window > 0 else 0,
-            width=embed_dim,
-            window=recall.attention_window,
-            dropout=dropout,
-            kernel=recall.kernel,
-            query_key_norm=recall.query_key_norm,
+            AttentionBlock(
+                width=embed_dim,
+                window=recall.attention_window,
+                dropout=dropout,
+                kernel=recall.kernel,
+                query_key_norm=recall.query_key_norm,
+            )
+            for _ in range(num_blocks)
         )
         self.copying: Copying | None = None
         if recall.copy_window > 0:

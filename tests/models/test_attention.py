@@ -28,13 +28,9 @@ def block(
 
 
 def stack(num_layers: int, window: int, kernel: int = 0) -> AttentionStack:
-    made = AttentionStack(
-        num_layers=num_layers, width=D, window=window, dropout=0.0, kernel=kernel,
-        query_key_norm=True,
-    )  # fmt: skip
-    for weight in made.double().parameters():
-        torch.nn.init.normal_(weight, std=0.5)
-    return made.eval()
+    return AttentionStack(
+        block(window, kernel=kernel, query_key_norm=True) for _ in range(num_layers)
+    )
 
 
 def text(num_positions: int, width: int = D) -> Tensor:
