@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import command_line
+import optimize
+import train
+
 ROOT = Path(__file__).parents[2]
 CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
 TINY = (
@@ -19,6 +23,7 @@ TINY = (
     "--context-dim 16 --identity-mapping-threshold 1 --min-effective-rank 0.05 --accelerator cpu"
 ).split()
 
+MAINS = {"optimize.py": optimize.main, "train.py": train.main}
 SMALL = "--vocab-size 300 --max-seq-length 32".split()
 
 
@@ -113,19 +118,44 @@ def test_one_batch_through_both_phases(tmp_path: Path, cache: list[str]) -> None
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    tmp_path: Path, cache: list[str], script: str, arguments: list[str], message: str
+    tmp_path: Path,
+    cache: list[str],
+    script: str,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """In the test's own process, which has imported already what takes a new one five seconds."""
     (tmp_path / "empty.txt").touch()
     kept = tmp_path / "config_optimized.py"
     kept.write_text("precious")
     if "gpu" in arguments and torch.accelerator.is_available():
         pytest.skip("there is a GPU")
     default = [] if "--corpus" in arguments else cache[2:]
-    ran = run(tmp_path, script, *arguments, *cache[:2], *default, expect=2)
-    assert message in ran.stderr
-    assert len(ran.stderr.splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *arguments, *cache[:2], *default])
+    monkeypatch.setattr(command_line, "listen_for_signals", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(MAINS[script])
+    told = capfd.readouterr().err
+    assert ended.value.code == 2, told
+    assert message in told
+    assert len(told.splitlines()) == 1
     assert kept.read_text() == "precious"
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("script", MAINS)
+def test_a_process_given_bad_input_prints_one_line_and_ends_with_2(
+    tmp_path: Path, script: str
+) -> None:
+    """Nothing that is imported on the way, or at the end of a process, adds a line or another code."""
+    ran = run(tmp_path, script, "--corpus", "none.jsonl", expect=2)
+    assert ran.stderr.startswith("error: --corpus 'none.jsonl' does not exist. ")
+    assert len(ran.stderr.splitlines()) == 1
+    assert ran.stdout == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_parameters_are_tuned_and_the_winner_is_confirmed(
