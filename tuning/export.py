@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import tempfile
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,5 +87,7 @@ def load_config(name: str) -> Config:
 
 
 def _field(name: str, value: object) -> str:
-    annotation = "int | None" if name == "num_val_samples" else type(value).__name__
+    hint = typing.get_type_hints(Config)[name]
+    is_optional = types.NoneType in typing.get_args(hint)
+    annotation = str(hint) if is_optional else type(value).__name__
     return f"    {name}: {annotation} = {value!r}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config import Config, InputError
+from config import PRESETS, Config, InputError
 from tuning.export import check_writable, load_config, write_config
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +27,16 @@ def test_round_trip_at_full_precision(tmp_path: Path) -> None:
         dist_reg_weight=0.1 + 0.2,
     )
     assert "val_ppl 1.5: trial 3" in path.read_text()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_read_back_as_it_was(tmp_path: Path, preset: str) -> None:
+    """`full` has no number of samples; of what has a number or none, none is written as such."""
+    path = tmp_path / "config_optimized.py"
+    for given in (PRESETS[preset](), Config(num_samples=3, phase1_measure_every=2)):
+        write_config(path, given, {}, "why")
+        assert load_config(str(path)) == given
+        assert "NoneType" not in path.read_text()
 
 
 def test_import_as_a_user_writes_it(tmp_path: Path) -> None:
