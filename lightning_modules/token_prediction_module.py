@@ -43,8 +43,8 @@ class TokenPredictionModule(L.LightningModule):
 
     Frozen contexts are computed once, when fitting starts, and never again. Otherwise the last
     `phase2_num_sweeps` sweeps of every step carry gradients to F and to its embedding, and with
-    `phase2_gradient` "memory" the last of them over the whole text. F then reads the token head's
-    embedding with `share_embedding`.
+    `phase2_gradient` "memory" the first of these on over the whole text. F then reads the token
+    head's embedding with `share_embedding`.
     """
 
     def __init__(self, config: Config | dict[str, Any], vocab_size: int) -> None:

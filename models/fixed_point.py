@@ -67,7 +67,7 @@ def solve(
     `models.solver_cost` expects to be quickest, and ends with a scan where F does not contract.
 
     Contexts that have not converged are the best that a sweep gave, by the largest residual; which
-    sweep's they are hangs on the whole text, so that only what has converged is causal.
+    sweep's they are depends on the whole text, so that only what has converged is causal.
 
     Args:
         network: F.
@@ -118,13 +118,15 @@ def with_gradient(
         embeddings: (B, T, E).
         initial: (B, C), the context left of the first position; zeros where None.
         num_sweeps: 1 or more.
-        carry: hand the gradient of the last of them on over the whole text; see
-            `models.sweeps.carry_gradient`.
+        carry: hand the gradient that the first of them is given on over the whole text; see
+            `models.sweeps.carry_gradient`. Each sweep after it then makes the gradient of one token
+            more exact. (Carried from the last, what the others hand back would count once for each.)
     """
-    before = contexts
-    for _ in range(num_sweeps):
-        before, contexts = contexts, sweep(network, contexts, embeddings, initial)
-    return carry_gradient(network, before, contexts, embeddings) if carry else contexts
+    swept = sweep(network, contexts, embeddings, initial)
+    contexts = carry_gradient(network, contexts, swept, embeddings) if carry else swept
+    for _ in range(num_sweeps - 1):
+        contexts = sweep(network, contexts, embeddings, initial)
+    return contexts
 
 
 def solve_rows(network: Network, embeddings_BTE: Tensor) -> Tensor:

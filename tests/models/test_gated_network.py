@@ -205,6 +205,25 @@ def test_a_carried_gradient_is_nearly_that_through_all_tokens(reads_context: boo
     assert torch.cosine_similarity(one_sweep, exact, dim=0) < 0.6
 
 
+@pytest.mark.parametrize("update_scale", [0.1, 0.4, 1.0])
+def test_each_sweep_more_makes_a_carried_gradient_more_exact(update_scale: float) -> None:
+    network = make_network(update_scale=update_scale)
+    tokens = random_tokens(2, 40)
+    direction_BTC = torch.randn(2, 40, network.context_dim, dtype=torch.float64)
+
+    def slope(num_sweeps: int, carry: bool) -> Tensor:
+        embeddings = network.embed(tokens)
+        solved = solve_rows(network, embeddings.detach())
+        contexts = with_gradient(network, solved, embeddings, num_sweeps=num_sweeps, carry=carry)
+        slopes = torch.autograd.grad((contexts * direction_BTC).sum(), network.parameters())
+        return torch.cat([slope.flatten() for slope in slopes])
+
+    exact = slope(40, carry=False)
+    errors = [((slope(k, carry=True) - exact).norm() / exact.norm()).item() for k in (1, 2, 4, 8)]
+    assert errors[0] < 0.3
+    assert errors == sorted(errors, reverse=True)
+
+
 def test_no_gradient_is_carried_to_the_past_from_the_future() -> None:
     network = make_network()
     tokens = random_tokens(1, 12)
