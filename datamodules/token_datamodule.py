@@ -14,6 +14,7 @@ from datamodules.token_cache import load_tokens
 from datamodules.token_files import Tokens, TokenSplits, count_tokens
 from datamodules.token_loader import TrainingLoader, loader_settings, make_training_loader
 from datamodules.token_rows import TokenBatch, TokenRows
+from datamodules.tokenizer import vocab_size_of
 from models.neighbour_embedding import neighbour_embedding
 
 __all__ = ["TokenBatch", "TokenDataModule", "TokenRows"]
@@ -67,8 +68,8 @@ class TokenDataModule(L.LightningDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Entries of the tokenizer, its added tokens counted in."""
-        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+        """V: the tokenizer's largest id plus 1."""
+        return vocab_size_of(self.tokenizer)
 
     @property
     def num_val_tokens(self) -> int:

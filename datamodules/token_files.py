@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from datamodules.fingerprint import write_whole
 from datamodules.splits import SPLITS, Split
-from datamodules.tokenizer import parse_tokenizer
+from datamodules.tokenizer import parse_tokenizer, vocab_size_of
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 """uint16, or uint32 where the vocabulary needs it."""
@@ -56,8 +56,7 @@ class TokenWriter:
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self.folder = folder
         self.tokenizer = tokenizer
-        largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-        self.dtype = np.dtype(np.uint16 if largest < 2**16 else np.uint32)
+        self.dtype = np.dtype(np.uint16 if vocab_size_of(tokenizer) <= 2**16 else np.uint32)
         self._num_bytes = dict.fromkeys(SPLITS, 0)
         self._open = ExitStack()
         self._files = {
@@ -153,7 +152,7 @@ def count_tokens(splits: TokenSplits, num_tokens: int) -> npt.NDArray[np.int64]:
 
     Counts of many tokens are kept beside the token files.
     """
-    vocab_size = splits.tokenizer.get_vocab_size(with_added_tokens=True)
+    vocab_size = vocab_size_of(splits.tokenizer)
     if num_tokens < _KEPT_COUNTS:
         return _count(splits.train[:num_tokens], vocab_size)
     path = splits.folder / f"counts_{num_tokens}.json"

@@ -64,9 +64,20 @@ def parse_tokenizer(text: str) -> Tokenizer:
 
 
 def _taking_text_as_it_is(tokenizer: Tokenizer) -> Tokenizer:
-    """`<|endoftext|>` in a document is text: the token stands between documents alone."""
+    """Has a document encoded whole, and nothing but it.
+
+    `<|endoftext|>` in it is text: the token stands between documents alone. What a tokenizer.json says
+    of truncation and padding is for other uses of it.
+    """
     tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
+
+
+def vocab_size_of(tokenizer: Tokenizer) -> int:
+    """V: the largest id, added tokens' included, plus 1. Ids may have gaps."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def end_of_text_id(tokenizer: Tokenizer, name: str = "train") -> int:

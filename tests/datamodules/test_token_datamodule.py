@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -162,6 +163,17 @@ def test_tokens_are_within_the_vocabulary(config: Config) -> None:
     data = make_data(config, num_samples=100_000)
     for rows in (data.train_rows, data.val_rows, data.test_rows):
         assert 0 <= rows.tokens.min() <= rows.tokens.max() < data.vocab_size
+
+
+def test_a_tokenizer_whose_ids_have_gaps(config: Config, tmp_path: Path) -> None:
+    stored = json.loads(make_data(config).tokenizer.to_str())
+    vocabulary = stored["model"]["vocab"]
+    vocabulary |= {piece: token_id + 100 for piece, token_id in vocabulary.items() if token_id > 90}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    data = make_data(config, tokenizer=str(path), num_samples=1000)
+    assert data.vocab_size == len(data.token_counts()) == 420
+    assert data.train_rows.tokens.max() > 320
 
 
 def test_description_tells_the_sizes(config: Config) -> None:

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from config import InputError
-from datamodules.tokenizer import END_OF_TEXT, cut, end_of_text_id, load_tokenizer, train_tokenizer
+from datamodules.tokenizer import (
+    END_OF_TEXT,
+    cut,
+    end_of_text_id,
+    load_tokenizer,
+    parse_tokenizer,
+    train_tokenizer,
+    vocab_size_of,
+)
 
 TEXTS = ["A: the river runs to the sea\nB: the sea never fills"] * 3 + ["über the bridge, 🍀!"]
 TOKENIZER = train_tokenizer(TEXTS, 300)
@@ -77,6 +85,31 @@ def test_saved_tokenizer_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     TOKENIZER.save(str(path))
     assert load_tokenizer(path).to_str() == TOKENIZER.to_str()
+
+
+def test_what_a_file_says_of_truncation_and_padding_is_for_other_uses(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    for_sentences = parse_tokenizer(TOKENIZER.to_str())
+    for_sentences.enable_truncation(3)
+    for_sentences.enable_padding()
+    for_sentences.save(str(path))
+    texts = ["the river", "the river " * 20]
+    loaded = load_tokenizer(path).encode_batch(texts)
+    assert [one.ids for one in loaded] == [TOKENIZER.encode(text).ids for text in texts]
+
+
+def test_the_end_token_in_a_text_is_text_to_every_loaded_tokenizer(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    TOKENIZER.save(str(path))
+    for tokenizer in (TOKENIZER, load_tokenizer(path), parse_tokenizer(TOKENIZER.to_str())):
+        assert end_of_text_id(tokenizer) not in tokenizer.encode(f"a{END_OF_TEXT}b").ids
+
+
+def test_the_vocabulary_reaches_to_the_largest_id(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    Tokenizer(models.BPE({"a": 0, END_OF_TEXT: 1, "b": 7}, [])).save(str(path))
+    assert vocab_size_of(load_tokenizer(path)) == 8
+    assert vocab_size_of(TOKENIZER) == TOKENIZER.get_vocab_size(with_added_tokens=True)
 
 
 @pytest.mark.parametrize("end", [END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>"])
