@@ -3,9 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +15,7 @@ from config import Accelerator, Config, InputError, require
 if TYPE_CHECKING:
     import torch
 
-    from lightning_modules.language_model import LanguageModel
-    from models.generation import GenerationState
+    from lightning_modules.model_folder import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class GenerateOptions:
     """
 
     checkpoint: Path
-    """Phase 2's checkpoint, or the folder of a run, whose best one is taken."""
+    """Phase 2's checkpoint, the folder of a run, whose best one is taken, or a run's `model` folder."""
     prompt: str = ""
     """Beginning of the text, which is printed too. It is read as the beginning of a document; where
     it is empty, a document is made up."""
@@ -41,7 +38,8 @@ class GenerateOptions:
     num_samples: int = 1
     """Texts to write, one after the other; each has the seed of the one before plus 1."""
     temperature: float = 0.8
-    """Below 1, probable tokens are taken more often than they should; 0 takes the most probable."""
+    """Below 1, probable tokens are taken more often than their probability says; 0 takes the most
+    probable."""
     top_p: float = 0.95
     """Tokens are drawn from the fewest that have this probability together; 1 takes all."""
     top_k: int | None = None
@@ -120,75 +118,29 @@ def _prompt(options: GenerateOptions) -> str:
 
 
 def _write_samples(options: GenerateOptions, model: "LanguageModel", prompt: str) -> None:
-    state, prompt_ids = _read(model, prompt)
+    from lightning_modules.text_writer import Sampling, read_text, write_text
+
+    read = read_text(model, prompt)
+    sampling = Sampling(options.temperature, options.top_p, options.top_k)
     for index in range(options.num_samples):
         seed = options.seed + index
         if options.num_samples > 1:
             print(f"--- sample {index + 1} of {options.num_samples}, seed {seed}", flush=True)
         print(options.prompt, end="", flush=True)
+        written = write_text(
+            model,
+            read,
+            seed=seed,
+            sampling=sampling,
+            max_new_tokens=options.max_new_tokens,
+            ignore_end_of_text=options.ignore_end_of_text,
+        )
         try:
-            for text in _texts(options, model, state, prompt_ids, seed):
+            for text in written:
                 print(text, end="", flush=True)
         finally:
             # After Ctrl-C too, so that what follows begins on a line of its own.
             print(flush=True)
-
-
-def _read(model: "LanguageModel", prompt: str) -> tuple["GenerationState", list[int]]:
-    """Reads end-of-text and the prompt, as a document follows another in training."""
-    import torch
-
-    from datamodules.tokenizer import end_of_text_id
-    from models.generation import read_prompt
-
-    prompt_ids = model.tokenizer.encode(prompt, add_special_tokens=False).ids
-    ids = [end_of_text_id(model.tokenizer), *prompt_ids]
-    tokens_BT = torch.tensor([ids], device=model.module.device)
-    module = model.module
-    return read_prompt(module.network, module.head, tokens_BT), prompt_ids
-
-
-def _texts(
-    options: GenerateOptions,
-    model: "LanguageModel",
-    state: "GenerationState",
-    prompt_ids: list[int],
-    seed: int,
-) -> Iterator[str]:
-    from datamodules.text_stream import TextStream
-    from datamodules.tokenizer import end_of_text_id
-    from models.generation import generate
-
-    end = None if options.ignore_end_of_text else end_of_text_id(model.tokenizer)
-    stream = TextStream(model.tokenizer, prompt_ids)
-    choose = _chooser(options, seed)
-    tokens = generate(model.module.network, model.module.head, state, choose)
-    for token_B in islice(tokens, options.max_new_tokens):
-        token_id = int(token_B)
-        if token_id == end:
-            break
-        yield stream.feed(token_id)
-    yield stream.finish()
-
-
-def _chooser(options: GenerateOptions, seed: int) -> "Callable[[torch.Tensor], torch.Tensor]":
-    import torch
-
-    from models.sampling import choose
-
-    generator = torch.Generator().manual_seed(seed)
-
-    def choose_on_cpu(logits_BV: torch.Tensor) -> torch.Tensor:
-        # Where the draws of a seed are the same whatever computed the logits.
-        return choose(
-            logits_BV.cpu(),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            generator=generator,
-        )
-
-    return choose_on_cpu
 
 
 if __name__ == "__main__":

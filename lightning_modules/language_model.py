@@ -1,35 +1,35 @@
-"""A trained model and its tokenizer from a checkpoint alone."""
+"""A trained model and its tokenizer from a checkpoint, or from a model's folder, alone."""
 
 import pickle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from config import InputError
+from datamodules.tokenizer import parse_tokenizer
+from lightning_modules.model_folder import LanguageModel, is_model_folder, load_model
 from lightning_modules.token_prediction_module import TOKENIZER_KEY, TokenPredictionModule
 
 _BEST = Path("phase2", "best.ckpt")
 
 
-class LanguageModel(NamedTuple):
-    """module: in evaluation mode."""
-
-    module: TokenPredictionModule
-    tokenizer: Tokenizer
-
-
 def load_language_model(path: Path | str, device: torch.device | str = "cpu") -> LanguageModel:
-    """Loads Phase 2's checkpoint, or the best one of a run's folder.
+    """Loads Phase 2's checkpoint, the best one of a run's folder, or a run's `model` folder.
 
     Raises:
         InputError: there is none, or it cannot be used.
     """
     path = Path(path)
+    if is_model_folder(path):
+        model = load_model(path)
+        model.module.to(device)
+        return model
     if path.is_dir():
         if not (path / _BEST).is_file():
-            raise InputError(f"--checkpoint {path} has no {_BEST}; it must be a run's folder.")
+            raise InputError(
+                f"--checkpoint {path} has no {_BEST}; it must be a run's folder, or its `model`."
+            )
         path = path / _BEST
     checkpoint = _read(path)
     hyper_parameters, state = checkpoint.get("hyper_parameters"), checkpoint.get("state_dict")
@@ -48,7 +48,7 @@ def load_language_model(path: Path | str, device: torch.device | str = "cpu") ->
         reason = " ".join(str(error).split())
         raise InputError(f"--checkpoint {path} is of another version: {reason}") from error
     module.to(device).eval()
-    return LanguageModel(module, Tokenizer.from_str(checkpoint[TOKENIZER_KEY]))
+    return LanguageModel(module, parse_tokenizer(checkpoint[TOKENIZER_KEY]))
 
 
 def _read(path: Path) -> dict[str, Any]:

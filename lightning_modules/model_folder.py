@@ -6,18 +6,20 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 from tokenizers import Tokenizer
 
 from config import Config, InputError
+from datamodules.tokenizer import load_tokenizer, vocab_size_of
 from lightning_modules.settings import as_config
 from lightning_modules.token_prediction_module import TokenPredictionModule
 
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 
 
-class Model(NamedTuple):
+class LanguageModel(NamedTuple):
     """A trained model, in evaluation mode, and the tokenizer of its text."""
 
     module: TokenPredictionModule
@@ -36,20 +38,30 @@ def save_model(folder: Path, module: TokenPredictionModule, tokenizer: Tokenizer
     unfinished.replace(folder)
 
 
-def load_model(folder: Path) -> Model:
+def is_model_folder(folder: Path) -> bool:
+    """Whether `save_model` wrote it."""
+    return (folder / _WEIGHTS).is_file()
+
+
+def load_model(folder: Path | str) -> LanguageModel:
     """Reads a folder that `save_model` wrote.
 
     Raises:
-        InputError: one of its files is missing.
+        InputError: one of its files is missing, broken, or of another version.
     """
+    folder = Path(folder)
     for name in (_WEIGHTS, _CONFIG, _TOKENIZER):
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}; it must be the `model` folder of a run.")
-    tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
-    config = read_config(folder / _CONFIG)
-    module = TokenPredictionModule(config, tokenizer.get_vocab_size(with_added_tokens=True))
-    load_weights(module, str(folder / _WEIGHTS))
-    return Model(module.eval(), tokenizer)
+    tokenizer = load_tokenizer(folder / _TOKENIZER)
+    try:
+        config = read_config(folder / _CONFIG)
+        module = TokenPredictionModule(config, vocab_size_of(tokenizer))
+        load_weights(module, str(folder / _WEIGHTS))
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder} is broken, or of another version: {reason}") from error
+    return LanguageModel(module.eval(), tokenizer)
 
 
 def write_config(path: Path, config: Config) -> None:

@@ -29,10 +29,10 @@ from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
+from lightning_modules.model_folder import read_config, save_model, write_config
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning.display import describe_phase1, describe_phase2
 from tuning.metrics_file import MetricsFile, drop_rows_after
-from tuning.model_folder import read_config, save_model, write_config
 from tuning.run_options import RunOptions, check_divides, is_first_process, processes_of
 from tuning.training import fit_phase, make_trainer
 from tuning.versions import record_versions

@@ -42,6 +42,8 @@ def test_the_model_is_the_one_that_was_trained(
         with torch.no_grad():
             assert torch.equal(model.module(tokens), expected(tokens))
         assert model.tokenizer.to_str() == tiny_data.tokenizer.to_str()
+        text = "the end<|endoftext|>of a text"
+        assert model.tokenizer.encode(text).ids == tiny_data.tokenizer.encode(text).ids
 
 
 def test_a_loaded_module_keeps_the_tokenizer_when_it_is_saved_again(checkpoint: Path) -> None:

@@ -10,8 +10,9 @@ import torch
 
 from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
+from lightning_modules.language_model import load_language_model
+from lightning_modules.model_folder import load_model, save_model
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from tuning.model_folder import load_model, save_model
 
 
 @pytest.mark.parametrize("freeze_context", [True, False])
@@ -68,6 +69,30 @@ def test_a_model_from_before_embeddings_were_shared(
     tokens = tiny_data.val_rows.tokens
     with torch.no_grad():
         assert torch.equal(loaded.module(tokens), module.eval()(tokens))
+
+
+def test_a_prompt_is_read_as_text_is_in_training(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    module = TokenPredictionModule(tiny_config, tiny_data.vocab_size)
+    save_model(tmp_path / "model", module, tiny_data.tokenizer)
+    tokenizer = load_language_model(tmp_path / "model").tokenizer
+    text = "the end<|endoftext|>of a text"
+    assert tokenizer.encode(text).ids == tiny_data.tokenizer.encode(text).ids
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_folder_with_a_broken_file_is_refused_in_one_line(
+    name: str, tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    module = TokenPredictionModule(tiny_config, tiny_data.vocab_size)
+    save_model(tmp_path / "model", module, tiny_data.tokenizer)
+    path = tmp_path / "model" / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError) as raised:
+        load_language_model(tmp_path / "model")
+    assert str(tmp_path / "model") in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

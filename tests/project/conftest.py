@@ -22,5 +22,6 @@ def run(
         label_smoothing=0.1,
     )  # fmt: skip
     start_run(folder, config)
-    FullRun(config, tiny_data, folder, Console(file=io.StringIO())).train()
+    full_run = FullRun(config, tiny_data, folder, Console(file=io.StringIO()))
+    full_run.export(full_run.train())
     return str(folder)
