@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from models.diagnostics import rank_of_gram
-from models.ranks import all_ranks
+from models.ranks import all_ranks, num_ranks
 
 
 class EffectiveRank(Metric):
@@ -68,6 +68,13 @@ class WeightedMean(Metric):
         return all_ranks(own).cpu()
 
     def restore_sums(self, sums: Tensor, rank: int) -> None:
-        """Takes a process's own of `sums_of_ranks`, in place of what was taken in so far."""
-        self.weighted_sum.copy_(sums[rank, :-1].view_as(self.weighted_sum))
-        self.weight_sum.copy_(sums[rank, -1])
+        """Takes a process's own of `sums_of_ranks`, in place of what was taken in so far.
+
+        Where another number of processes wrote them, the first takes them all.
+        """
+        if len(sums) == num_ranks():
+            own = sums[rank]
+        else:
+            own = sums.sum(dim=0) if rank == 0 else torch.zeros_like(sums[0])
+        self.weighted_sum.copy_(own[:-1].view_as(self.weighted_sum))
+        self.weight_sum.copy_(own[-1])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from config import LrSchedule
+from lightning_modules import metrics
 from lightning_modules.metrics import EffectiveRank, WeightedMean
 from lightning_modules.schedule import with_warmup
 from models.diagnostics import effective_rank
@@ -75,6 +76,22 @@ def test_sums_of_an_epochs_part_are_taken_over() -> None:
     for metric in (whole, after):
         metric.update(torch.tensor([2.0, 1.0]), 1)
     assert torch.equal(whole.compute(), after.compute())
+
+
+@pytest.mark.parametrize(("num_before", "num_after"), [(1, 1), (2, 2), (1, 2), (2, 1), (2, 3)])
+def test_sums_are_taken_over_by_any_number_of_processes(
+    num_before: int, num_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [WeightedMean() for _ in range(num_before)]
+    for index, part in enumerate(parts):
+        part.update(10.0 + index, weight=index + 1)
+    sums = torch.cat([part.sums_of_ranks() for part in parts])
+    monkeypatch.setattr(metrics, "num_ranks", lambda: num_after)
+    after = [WeightedMean() for _ in range(num_after)]
+    for rank, metric in enumerate(after):
+        metric.restore_sums(sums, rank)
+    together = torch.stack([torch.stack([m.weighted_sum, m.weight_sum]) for m in after]).sum(dim=0)
+    assert torch.equal(together, sums.sum(dim=0))
 
 
 def test_weighted_mean_counts_weights_and_hides_no_nan() -> None:
