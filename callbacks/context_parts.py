@@ -6,8 +6,8 @@ from typing import Any, cast
 import lightning as L
 import torch
 
+from lightning_modules.checkpoint_io import save_whole
 from lightning_modules.fixed_point_module import FixedPointModule
-from lightning_modules.whole_files import save_whole
 
 
 class ContextParts(L.Callback):

@@ -1,13 +1,12 @@
 """A digest of files, which for large ones is computed once and kept."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from config import InputError
 from datamodules.progress import ByteProgress
+from datamodules.whole_files import write_bytes_whole
 
 _KEPT_BYTES = 64 * 2**20
 """Files of fewer bytes in all are read each time: that takes a moment, and trusts no clock."""
@@ -38,20 +37,8 @@ def digest_files(files: Sequence[Path], cache_dir: Path) -> str:
         digest = _digest(files, num_bytes)
     except OSError as error:
         raise InputError(f"--corpus: {error.filename} cannot be read: {error.strerror}.") from error
-    write_whole(kept, digest.encode())
+    write_bytes_whole(kept, digest.encode(), is_shared=True)
     return digest
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and renames it, so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _digest(files: Sequence[Path], num_bytes: int) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from datamodules.fingerprint import write_whole
 from datamodules.splits import SPLITS, Split
 from datamodules.tokenizer import parse_tokenizer, vocab_size_of
+from datamodules.whole_files import write_bytes_whole
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 """uint16, or uint32 where the vocabulary needs it."""
@@ -83,14 +83,14 @@ class TokenWriter:
     def finish(self) -> None:
         """Writes what is left, and the record by which a reader knows that all is there."""
         self._open.close()
-        _write_durably(self.folder / _TOKENIZER, self.tokenizer.to_str().encode())
+        write_bytes_whole(self.folder / _TOKENIZER, self.tokenizer.to_str().encode())
         names = [*(f"{split}.npy" for split in SPLITS), _TOKENIZER]
         record = {
             "num_bytes": list(self._num_bytes.values()),
             "files": {name: _facts(self.folder / name) for name in names},
         }
         text = json.dumps(record).encode()
-        _write_durably(self.folder / _RECORD, _digest(text) + b"\n" + text)
+        write_bytes_whole(self.folder / _RECORD, _digest(text) + b"\n" + text)
 
 
 class _ArrayFile:
@@ -159,7 +159,7 @@ def count_tokens(splits: TokenSplits, num_tokens: int) -> npt.NDArray[np.int64]:
     if path.is_file():
         return np.asarray(json.loads(path.read_text()))
     counts = _count(splits.train[:num_tokens], vocab_size)
-    write_whole(path, json.dumps(counts.tolist()).encode())
+    write_bytes_whole(path, json.dumps(counts.tolist()).encode(), is_shared=True)
     return counts
 
 
@@ -182,9 +182,3 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import tempfile
 import types
 import typing
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config import Config, InputError
+from datamodules.whole_files import write_bytes_whole
 
 _TEMPLATE = '''"""The best configuration of a study; written by optimize.py, made anew by the next one."""
 
@@ -44,16 +44,7 @@ def render(config: Config, tuned: Mapping[str, Any], provenance: str) -> str:
 def write_config(path: Path, config: Config, tuned: Mapping[str, Any], provenance: str) -> None:
     """Writes the module whole or not at all: beside its place, then renamed."""
     text = render(config, tuned, provenance)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
-    ) as stream:
-        stream.write(text)
-    temporary = Path(stream.name)
-    try:
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes_whole(path, text.encode(), is_shared=True)
 
 
 def check_writable(path: Path) -> None:

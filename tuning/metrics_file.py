@@ -8,7 +8,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lightning_modules.whole_files import write_whole
+from datamodules.whole_files import write_bytes_whole
 
 
 class MetricsFile(CSVLogger):
@@ -75,4 +75,4 @@ def _write(path: Path, fieldnames: list[str], rows: list[dict[str, str]]) -> Non
     writer = csv.DictWriter(text, fieldnames)
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, lambda stream: stream.write(text.getvalue().encode()))
+    write_bytes_whole(path, text.getvalue().encode())

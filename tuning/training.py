@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from config import Config, InputError
-from lightning_modules.whole_files import WholeCheckpointIO
+from lightning_modules.checkpoint_io import WholeCheckpointIO
 from tuning.run_options import RunOptions, processes_of
 from tuning.signals import await_put_off, raise_if_lost
 

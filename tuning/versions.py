@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_modules.whole_files import write_whole
+from datamodules.whole_files import write_bytes_whole
 from tuning.settings import code_version
 
 _LIBRARIES = (
@@ -23,7 +23,7 @@ def record_versions(path: Path) -> None:
     """Adds a record of this start to a run's versions.json, a list with one for every start."""
     records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     text = json.dumps([*records, versions()], indent=2) + "\n"
-    write_whole(path, lambda stream: stream.write(text.encode()))
+    write_bytes_whole(path, text.encode())
 
 
 def versions() -> dict[str, object]:

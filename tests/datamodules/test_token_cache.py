@@ -288,6 +288,20 @@ def test_tokenizer_is_trained_on_the_first_documents_of_a_large_corpus(
     assert int((splits.train == end).sum()) == len(training)
 
 
+def test_a_first_document_beyond_what_a_tokenizer_is_trained_on_is_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no line end to cut it at."""
+    monkeypatch.setattr(token_cache, "_TRAINED_ON_BYTES", 100)
+    monkeypatch.setattr(token_cache, "_ENCODED_AT_ONCE", 50)
+    long = [" ".join(DOCUMENTS[number : number + 9]) for number in range(0, len(DOCUMENTS), 9)]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in long), encoding="utf-8")
+    first = split_documents(long).train[:1]
+    assert len(first[0]) > 100
+    assert load(path).tokenizer.to_str() == train_tokenizer(first, VOCAB_SIZE).to_str()
+
+
 @pytest.mark.parametrize("tokenizer", ["train", "given"])
 def test_what_is_encoded_at_once_changes_nothing(
     tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

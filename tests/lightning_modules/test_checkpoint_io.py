@@ -6,7 +6,8 @@ from typing import BinaryIO
 import pytest
 import torch
 
-from lightning_modules.whole_files import WholeCheckpointIO, write_whole
+from datamodules.whole_files import write_whole
+from lightning_modules.checkpoint_io import WholeCheckpointIO
 
 
 def test_an_interrupted_write_leaves_the_earlier_file(tmp_path: Path) -> None:
@@ -22,6 +23,7 @@ def test_an_interrupted_write_leaves_the_earlier_file(tmp_path: Path) -> None:
         write_whole(path, interrupted)
     loaded = checkpoints.load_checkpoint(path, weights_only=True)
     assert torch.equal(loaded["weight"], torch.arange(4))
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_a_checkpoint_that_is_read_survives_its_successor(tmp_path: Path) -> None:

@@ -1,28 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Checkpoints that are written whole or not at all, and mapped when they are read."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes beside the path, then renames: an earlier file survives whatever ends the process.
-
-    Args:
-        path: in a folder that is made where it does not exist.
-        write: to a stream.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(path)
+from datamodules.whole_files import write_whole
 
 
 def save_whole(content: object, path: Path) -> None:
