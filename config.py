@@ -141,7 +141,7 @@ class Config:
     """Last positions of the text, the current one among them, that the token head attends to; 0 and
     it has no attention."""
     attention_layers: int = 1
-    """Blocks of attention and a feed-forward layer in the token head, one upon the other; without
+    """Blocks of attention and a feed-forward layer in the token head, one on top of the other; without
     `attention_window` there are none."""
     query_key_norm: bool = True
     """Scale the queries and keys of attention to one length."""

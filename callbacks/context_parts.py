@@ -13,7 +13,7 @@ from lightning_modules.fixed_point_module import FixedPointModule
 class ContextParts(L.Callback):
     """Writes the contexts of every rank but the first beside the checkpoint, which has the first's.
 
-    Contexts are the most of a checkpoint: they are neither sent nor put together. A checkpoint names
+    Contexts are most of a checkpoint: they are neither sent nor put together. A checkpoint names
     its parts, which are written before it and outlive it by one, so that at every moment there is
     one whose parts are all there.
 

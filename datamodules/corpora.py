@@ -255,16 +255,17 @@ def _as_text(text: object, name: str) -> str:
     return text
 
 
-def _render_messages(messages: list[Any] | None, name: str) -> str:
+def _render_messages(messages: object, name: str) -> str:
     """A chat in UltraChat's schema, [{"role": "user", "content": "…"}, …], as A: and B: lines."""
-    speakers: dict[object, str] = {}
+    if messages is None:
+        return ""
+    if not isinstance(messages, list):
+        raise _no_messages(messages, name)
+    speakers: dict[str, str] = {}
     lines = []
-    for message in messages or []:
+    for message in messages:
         if not _is_message(message):
-            raise InputError(
-                f"--corpus {name!r}: `messages` must hold lists of {{role, content}}, "
-                f"not {str(message)[:80]!r}."
-            )
+            raise _no_messages(message, name)
         speaker = speakers.setdefault(message["role"], chr(ord("A") + len(speakers) % 26))
         lines.append(f"{speaker}: {' '.join((message['content'] or '').split())}")
     return "\n".join(lines)
@@ -273,7 +274,15 @@ def _render_messages(messages: list[Any] | None, name: str) -> str:
 def _is_message(message: object) -> bool:
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         return False
-    return message["content"] is None or isinstance(message["content"], str)
+    has_text = message["content"] is None or isinstance(message["content"], str)
+    return has_text and isinstance(message["role"], str)
+
+
+def _no_messages(found: object, name: str) -> InputError:
+    return InputError(
+        f"--corpus {name!r}: `messages` must hold lists of {{role, content}}, "
+        f"not {str(found)[:80]!r}."
+    )
 
 
 _RENDER: Mapping[str, Callable[[Any, str], str]] = {

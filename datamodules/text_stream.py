@@ -8,7 +8,7 @@ from tokenizers.decoders import DecodeStream
 _CONTEXT_TOKENS = 16
 """Tokens before the first that some tokenizers need to know whether a space stands between."""
 _MOST_HELD = 64
-"""Tokens held back at most: a character has four bytes, so that these are none."""
+"""Tokens held back at most: a character has four bytes, so that so many are not part of one."""
 
 
 class TextStream:

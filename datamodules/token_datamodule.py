@@ -88,11 +88,11 @@ class TokenDataModule(L.LightningDataModule):
         From the first 4 million tokens; once, whoever asks for it.
         """
         if embed_dim not in self._neighbour_embeddings:
-            num_parts = -(-_NEIGHBOUR_TOKENS // self.config.max_seq_length)
+            num_rows = -(-_NEIGHBOUR_TOKENS // self.config.max_seq_length)
             rows = TokenRows(
                 self._loaded().train,
                 self.config.max_seq_length,
-                min(num_parts, len(self.train_rows)),
+                min(num_rows, len(self.train_rows)),
             )
             self._neighbour_embeddings[embed_dim] = neighbour_embedding(
                 rows.parts(), vocab_size=self.vocab_size, embed_dim=embed_dim
@@ -110,7 +110,7 @@ class TokenDataModule(L.LightningDataModule):
         )
 
     def own_rows(self, rows: TokenRows) -> TokenRows:
-        """The rows of a split that this process has: all, or every so-manieth of several."""
+        """The rows of a split that this process has: all, or of R processes every R-th."""
         return rows.part(*self._rank())
 
     def train_dataloader(self) -> TrainingLoader:

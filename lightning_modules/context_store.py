@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from config import ContextStorage, InputError
+from lightning_modules.free_memory import free_memory
 
 Place = Literal["device", "memory", "disk"]
 
@@ -91,20 +92,6 @@ def _place_for(num_bytes: int, device: torch.device, num_sharing: int) -> Place:
     if num_bytes * num_sharing <= _ROOM * free_memory():
         return "device" if device.type == "cpu" else "memory"
     return "disk"
-
-
-def free_memory() -> int:
-    """Bytes of main memory that could be had without swapping, the control group's limit kept."""
-    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        free.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    group = Path("/sys/fs/cgroup")
-    limit = group / "memory.max"
-    if limit.is_file() and (text := limit.read_text().strip()) != "max":
-        free.append(int(text) - int((group / "memory.current").read_text()))
-    return min(free)
 
 
 def _file_of_zeros(num_bytes: int, dtype: torch.dtype, folder: Path) -> Tensor:

@@ -23,6 +23,7 @@ from lightning_modules.settings import (
     clip_gradients,
     context_network,
     context_store,
+    datamodule_of,
     gate_parameters,
     phase1_parameters,
 )
@@ -93,10 +94,10 @@ class FixedPointModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
         if stage == "fit":
-            self.read_training_text(self.trainer.datamodule)  # type: ignore[attr-defined]  # set by fit(datamodule=)
+            self.read_training_text(datamodule_of(self.trainer))
 
     def on_fit_start(self) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+        datamodule = datamodule_of(self.trainer)
         if self.contexts is None:
             num_rows, num_val_rows = (
                 len(datamodule.own_rows(rows))
@@ -256,7 +257,7 @@ class FixedPointModule(L.LightningModule):
     def _measure_every(self) -> int:
         if self.config.phase1_measure_every is not None:
             return self.config.phase1_measure_every
-        datamodule: TokenDataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+        datamodule = datamodule_of(self.trainer)
         num_measured = _VAL_TOKENS_A_TRAINING_TOKEN * datamodule.train_rows.num_tokens
         return max(1, math.ceil(datamodule.num_val_tokens / num_measured))
 

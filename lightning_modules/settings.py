@@ -4,11 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from config import Config
+from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.context_store import ContextStore
 from models.context_network import ContextNetwork
 from models.gated_network import GatedContextNetwork
@@ -27,6 +29,12 @@ def as_config(config: Config | dict[str, Any]) -> Config:
     if isinstance(config, Config):
         return config
     return Config(**{"share_embedding": False, "query_key_norm": False, **config})
+
+
+def datamodule_of(trainer: L.Trainer) -> TokenDataModule:
+    """What `fit(datamodule=…)` was given."""
+    datamodule: TokenDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
+    return datamodule
 
 
 def checkpoint_record(config: Config, vocab_size: int) -> dict[str, Any]:
@@ -79,7 +87,7 @@ def phase1_parameters(network: nn.Module, learning_rate: float) -> list[dict[str
 
 def gate_parameters(network: nn.Module) -> list[nn.Parameter]:
     """What all gates of F share: their scale, if it has gates."""
-    return [weight for weight in network.parameters(recurse=False) if weight.ndim == 0]
+    return [network.log_scale] if isinstance(network, GatedContextNetwork) else []
 
 
 def clip_gradients(optimizer: Optimizer, largest_norm: float | None) -> None:

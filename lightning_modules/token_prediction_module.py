@@ -24,6 +24,7 @@ from lightning_modules.settings import (
     clip_gradients,
     context_network,
     context_store,
+    datamodule_of,
 )
 from models.fixed_point import solve_rows, with_gradient
 from models.shared_embedding import SharedEmbedding
@@ -103,12 +104,12 @@ class TokenPredictionModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         # Before weights are restored from a checkpoint, so that a run that is continued keeps its.
         if stage == "fit":
-            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+            datamodule = datamodule_of(self.trainer)
             self.head.set_token_counts(datamodule.token_counts())
             self.tokenizer_json = datamodule.tokenizer.to_str()
 
     def on_fit_start(self) -> None:
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]  # set by fit(datamodule=)
+        datamodule = datamodule_of(self.trainer)
         if self.config.freeze_context:
             self.contexts = self._contexts_of(datamodule.own_rows(datamodule.train_rows))
             self.val_contexts = self._contexts_of(datamodule.own_rows(datamodule.val_rows))

@@ -93,7 +93,7 @@ class AttentionBlock(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Positions before it that a position hangs on."""
+        """Positions before it that a position depends on."""
         return self.window - 1 + self.convolution.num_earlier
 
     def forward(
@@ -105,8 +105,8 @@ class AttentionBlock(nn.Module):
             features_BTD: (B, T, D).
             earlier: the state of the S positions before them; none where None. What `kept` leaves of
                 it is all that counts.
-            first: the first position's place in the text. Distances alone have a say; it is asked
-                for as keys are kept turned.
+            first: the first position's place in the text. Attention depends on distances alone; the
+                place is needed because keys are kept as they were turned at theirs.
 
         Returns:
             (B, T, D), and the state of these positions behind all earlier ones that any of them sees.
@@ -184,7 +184,7 @@ class AttentionStack(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Positions before it that what is given for a position hangs on."""
+        """Positions before it that what is given for a position depends on."""
         return sum(block.reach for block in self._each())
 
     def forward(

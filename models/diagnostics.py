@@ -86,7 +86,7 @@ def inspect_mapping(
     """Judges F on the contexts and tokens of a text, first positions (which read zeros) left out.
 
     The token is swapped for the one of the sequence's neighbouring row, so that swapped tokens
-    are as frequent as real ones; with one row, for the one of the next position.
+    are as frequent as real ones; with one row, for the one of the previous position.
 
     Args:
         network: F.
@@ -94,6 +94,9 @@ def inspect_mapping(
         embeddings_BTE: (B, T, E), its embeddings.
         outputs_BTC: (B, T, C), F of each position's left neighbour, where it is known already: of a
             trajectory, the trajectory. Computed where None.
+
+    Raises:
+        ValueError: T is 1.
     """
     num_rows, num_positions, _ = contexts_BTC.shape
     if num_positions < 2:

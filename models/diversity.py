@@ -4,7 +4,9 @@ What a loss comes to must depend on the contexts alone, not on how many of them 
 long the averages remember. Two things see to it. Averages reach back over a window that is counted
 in contexts and bounded, long enough for a log-determinant. And the square of a finite sample's
 covariance is too large by about C / N, because each sequence also meets itself in it: that part is
-known (`ContextStatistics.own_square`) and taken off.
+known (`ContextStatistics.own_square`) and taken off. A text that is shorter than the window comes
+again within it, as if it were new: the longer it is averaged over, the more its covariance is taken
+as that of all there is, which nothing is taken off.
 
 Shapes: B sequences, T tokens, C = context_dim, N = B T contexts.
 """

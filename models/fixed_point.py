@@ -131,14 +131,18 @@ def with_gradient(
 
 def solve_rows(network: Network, embeddings_BTE: Tensor) -> Tensor:
     """The contexts (B, T, C) of texts that start from nothing, as exact as is useful."""
-    # Root mean square 1e-4, or what the arithmetic allows where that is less precise.
-    tolerance = max(1e-8, (8 * rounding_unit(embeddings_BTE)) ** 2)
     return solve(
         network,
         embeddings_BTE,
-        tolerance=tolerance,
+        tolerance=useful_tolerance(embeddings_BTE),
         max_sweeps=embeddings_BTE.shape[1],
     ).contexts
+
+
+def useful_tolerance(embeddings: Tensor) -> float:
+    """Mean square distance that is as good as none: root mean square 1e-4, or where the arithmetic is
+    less precise what it allows. Below its rounding only a scan would end converged."""
+    return max(1e-8, (8 * rounding_unit(embeddings)) ** 2)
 
 
 def solve_chunks(

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor
 
 from models.attention import BlockState
-from models.fixed_point import solve_chunks
+from models.fixed_point import solve_chunks, useful_tolerance
 from models.sweeps import Network
 from models.token_head import TokenHead
-from models.windows import rounding_unit
 
 PROMPT_CHUNK = 4096
 """Tokens of a prompt that are solved together: the memory that a prompt takes, however long."""
-
-_TOLERANCE = 1e-8
-"""Mean square distance of a prompt's contexts from those found token by token."""
 
 
 class TokenNetwork(Network, Protocol):
@@ -69,9 +65,7 @@ def read_prompt(
         raise ValueError(f"a prompt of shape {tuple(tokens_BT.shape)} holds no token")
     chunks = torch.split(tokens_BT, PROMPT_CHUNK, dim=1)
     embeddings = (network.embed(chunk) for chunk in chunks)
-    # Below the arithmetic's rounding only a scan would end converged.
-    weight = network.embed(tokens_BT[:, :1])
-    tolerance = max(_TOLERANCE, (8 * rounding_unit(weight)) ** 2)
+    tolerance = useful_tolerance(network.embed(tokens_BT[:, :1]))
     parts = solve_chunks(
         network,
         embeddings,

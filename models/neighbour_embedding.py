@@ -21,8 +21,8 @@ def neighbour_embedding(batches_BT: Iterable[Tensor], *, vocab_size: int, embed_
 
     Row x of the matrix that is decomposed has, for each lag k and token y, the square root of how
     often y stood k places before x, over 1 + the square root of how often x stands in the text
-    (Hellinger distances, shrunk where a token is rare); columns are centred. A token's vector are
-    its left singular vectors, times the square roots of their values. Only what precedes a token
+    (Hellinger distances, shrunk where a token is rare); columns are centred. A token's vector is
+    its row of the left singular vectors, times the square roots of their values. Only what precedes a token
     counts: what follows it is the answer that Phase 2 is asked for. Lebret and Collobert, Word
     Embeddings through Hellinger PCA, arXiv 1312.5542; Halko et al., arXiv 0909.4061.
 

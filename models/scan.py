@@ -123,13 +123,15 @@ def _recording(
 
 
 def _key(network: nn.Module, embeddings_BTE: Tensor, initial_BC: Tensor) -> Hashable:
-    """All that a recording hangs on; weights by where they lie."""
+    """All that a recording depends on; weights by where they lie."""
     device = embeddings_BTE.device
     return (
         device,
         (len(embeddings_BTE), embeddings_BTE.shape[2], embeddings_BTE.dtype, initial_BC.dtype),
         torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type),
         torch.get_float32_matmul_precision(),
+        # What is made in inference mode may not be written to outside of it.
+        torch.is_inference_mode_enabled(),
         network._compiled_call_impl is not None,
         tuple(weight.data_ptr() for weight in (*network.parameters(), *network.buffers())),
     )

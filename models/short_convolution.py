@@ -29,7 +29,7 @@ class ShortConvolution(nn.Module):
 
     @property
     def num_earlier(self) -> int:
-        """Positions before it that a position hangs on."""
+        """Positions before it that a position depends on."""
         return 0 if self.weight is None else len(self.weight) - 1
 
     def forward(self, features_BTD: Tensor, earlier_BSD: Tensor | None = None) -> Tensor:

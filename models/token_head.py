@@ -29,7 +29,7 @@ class Recall(NamedTuple):
     copy_window: last tokens that `Copying` gives a part of the probability to; 0 copies none.
     attention_window: last positions, the current one among them, that an `AttentionBlock` attends
         to; 0 has none.
-    attention_layers: such blocks, one upon the other.
+    attention_layers: such blocks, one on top of the other.
     kernel: last positions, the current one among them, that a `ShortConvolution` mixes of the head's
         embeddings, and of what each block's feed-forward layer reads; 0 has none.
     query_key_norm: as `AttentionBlock` takes it.
@@ -118,7 +118,7 @@ class TokenHead(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Positions before it that what `read` makes of a position hangs on."""
+        """Positions before it that what `read` makes of a position depends on."""
         return self.convolution.num_earlier + self.attention.reach
 
     @torch.no_grad()

@@ -248,6 +248,9 @@ def test_damaged_parquet_is_refused(share: float, tmp_path: Path) -> None:
         [{"from": "human", "value": "hello"}],
         {"role": "user", "content": "hello"},
         [{"role": "user", "content": [{"type": "text", "text": "hello"}]}],
+        [{"role": ["user"], "content": "hello"}],
+        [None],
+        5,
     ],
 )
 def test_messages_of_another_schema_are_refused(messages: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
 
 from config import Config
 from lightning_modules.settings import context_network
@@ -54,6 +55,30 @@ def test_a_text_of_any_length_is_replayed_part_by_part(num_positions: int) -> No
     expected = step_by_step(network, embeddings, initial)
     for _ in range(2):
         assert torch.equal(recording.replay(embeddings, initial), expected)
+
+
+def test_what_is_recorded_in_inference_mode_is_not_replayed_outside_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its memory could not be written to, as validation and a notebook would find."""
+
+    class OnMemory(Recording):
+        def __init__(self, steps: object, embeddings: Tensor, initial: Tensor) -> None:
+            self._embeddings = torch.zeros(len(embeddings), 32, embeddings.shape[2])
+            self._initial = torch.zeros_like(initial)
+            self._contexts = torch.zeros(len(embeddings), 32, initial.shape[1])
+            self._graph = FakeGraph(self, network)  # type: ignore[assignment]
+
+    monkeypatch.setattr("models.scan.Recording", OnMemory)
+    monkeypatch.setattr("models.scan._can_record", lambda _: True)
+    network, embeddings, initial = network_and_text(40)
+    expected = step_by_step(network, embeddings, initial)
+    with torch.inference_mode():
+        inferred = scan(network, embeddings, initial)
+    with torch.no_grad():
+        again = scan(network, embeddings, initial)
+    assert torch.equal(inferred, expected)
+    assert torch.equal(again, expected)
 
 
 @needs_gpu
