@@ -42,8 +42,9 @@ class Config:
 
     # Data
     corpus: str = "chitchat"
-    """Text to learn: `chitchat`, a .txt file, a .jsonl or .parquet file with a `text` or `messages`
-    column, a folder of such files, or the name of a dataset on the Hugging Face Hub."""
+    """Text to learn: `chitchat`, a .txt file, a .jsonl, .json or .parquet file with a `text` or
+    `messages` column, a folder of .txt, .jsonl and .parquet files, or the name of a dataset on the
+    Hugging Face Hub."""
     tokenizer: str = "train"
     """`train` makes a byte-level BPE from the training split; else the path of a tokenizer.json."""
     vocab_size: int = 4096

@@ -18,8 +18,9 @@ from datamodules.chitchat import load_chitchat
 from datamodules.fingerprint import digest_files
 
 _RIGHT = (
-    "It must be `chitchat`, a .txt file, a .jsonl or .parquet file with a `text` or `messages` "
-    "column, a folder of such files, or the name of a dataset on the Hugging Face Hub."
+    "It must be `chitchat`, a .txt file, a .jsonl, .json or .parquet file with a `text` or `messages` "
+    "column, a folder of .txt, .jsonl and .parquet files, or the name of a dataset on the Hugging "
+    "Face Hub."
 )
 _COLUMNS = ("text", "messages")
 _ROWS_AT_ONCE = 64

@@ -1,12 +1,14 @@
 """What the README tells a notebook to run does run, line by line, on a real run."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import generate
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
 
@@ -47,7 +49,28 @@ def test_a_phase_is_loaded_in_three_lines(
 
 
 def test_text_needs_the_checkpoint_alone(run: str, tiny_data: TokenDataModule) -> None:
-    names = run_example("load_language_model", run, torch=torch)
+    names = run_example("import load_language_model", run, torch=torch)
     assert names["tokens"].tolist() == [tiny_data.tokenizer.encode("A: hi").ids]
     with torch.no_grad():
         assert names["model"](names["tokens"]).shape[-1] == tiny_data.vocab_size
+
+
+def test_text_is_written_as_on_the_command_line(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = run_example("import load_language_model", run, torch=torch)
+    run_example("write_text(", run, **names)
+    written = capsys.readouterr().out
+    arguments = ["--prompt", "A: hi", "--seed", "0", "--max-new-tokens", "100"]
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--checkpoint", run, *arguments])
+    assert generate.main() == 0
+    assert "A: hi" + written == capsys.readouterr().out
+
+
+def test_contexts_of_a_text_are_found(run: str) -> None:
+    names = run_example("import load_language_model", run, torch=torch)
+    with torch.no_grad():
+        names = run_example("solve(", run, **names)
+    result, tokens = names["result"], names["tokens"]
+    assert result.converged
+    assert result.contexts.shape == (*tokens.shape, names["network"].context_dim)
