@@ -173,7 +173,10 @@ class FixedPointModule(L.LightningModule):
         checkpoint["epoch_sums"] = self.figures.sums_of_ranks()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.restore_contexts(checkpoint["contexts"])
+        # In training alone: who looks at the model has no use for the contexts of its text.
+        # (Lightning has no public name for whether there is a trainer.)
+        if self._trainer is not None:
+            self.restore_contexts(checkpoint["contexts"])
         self.figures.restore_sums(checkpoint["epoch_sums"], self.global_rank)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -92,8 +92,9 @@ def solve_by_windows(
     num_updates = 0
     outcome: Outcome | None = None
     while outcome is None:
-        trace.append(state.look(settled_below))
-        if not math.isfinite(state.worst):
+        mean_residual, worst = state.look(settled_below)
+        trace.append(mean_residual)
+        if not math.isfinite(worst):
             outcome = "non_finite"
         elif state.num_settled == num_positions:
             outcome = "converged"
@@ -111,6 +112,32 @@ def solve_by_windows(
         distance = residuals(scan(network, embeddings_BTE, initial_BC), contexts_BTC).max()
         outcome = "converged" if bool(distance < tolerance) else "amplified_rounding"
     return WindowSolution(contexts_BTC, torch.stack(trace), num_updates, state.num_settled, outcome)
+
+
+class _Settling:
+    """Which positions of a window have settled, told by how their changes fall from sweep to sweep."""
+
+    def __init__(self, num_rows: int, width: int, like: Tensor) -> None:
+        self.change = _precise(like.new_zeros(num_rows, width))
+        self.rate = torch.full_like(self.change, math.inf)
+        self.settled = torch.zeros_like(self.change, dtype=torch.bool)
+
+    def judge(self, change_BW: Tensor, tolerance: float, num_exact: int) -> Tensor:
+        """(B, W), after a sweep that changes the positions so; the first `num_exact` are exact."""
+        largest = change_BW.cummax(dim=1).values.sqrt()
+        rate = largest / self.change.cummax(dim=1).values.sqrt()
+        error = _SAFETY * largest / (1 - torch.maximum(rate, self.rate)).clamp_min(0)
+        # Once settled is settled: later changes may be no more than rounding errors.
+        settled = self.settled | (largest == 0) | (error.square() < tolerance)
+        settled[:, :num_exact] = True
+        self.change, self.rate, self.settled = change_BW, rate, settled
+        return settled
+
+    def move_on(self, count: int, width: int) -> None:
+        """Leaves the first `count` positions behind."""
+        self.change = _moved(self.change, count, width, new=0.0)
+        self.rate = _moved(self.rate, count, width, new=math.inf)
+        self.settled = _moved(self.settled, count, width, new=False)
 
 
 class _Windows:
@@ -135,16 +162,16 @@ class _Windows:
         self.start = self.front = self.num_settled = 0
         self.width = window
         self.contexts = initial_BC.new_zeros(num_rows, window, initial_BC.shape[-1])
-        self.change = _precise(initial_BC.new_zeros(num_rows, window))
-        self.rate = self.nearby = torch.full_like(self.change, math.inf)
-        self.settled = torch.zeros_like(self.change, dtype=torch.bool)
-        self.worst = self.best_worst = math.inf
+        self.next_contexts = self.best = self.contexts
+        self.best_worst = math.inf
+        self.settling = _Settling(num_rows, window, initial_BC)
+        self.nearby = torch.full_like(self.settling.change, math.inf)
         # Where one window has it all, it is the solution itself.
         whole = (num_rows, num_positions, initial_BC.shape[-1])
         self.solution = None if window == num_positions else initial_BC.new_zeros(whole)
 
-    def look(self, tolerance: float) -> Tensor:
-        """Sweeps, and judges the contexts by what the sweep changes; returns the mean residual."""
+    def look(self, tolerance: float) -> tuple[Tensor, float]:
+        """Sweeps, and judges the contexts by what the sweep changes; mean and largest residual."""
         embeddings = self.embeddings[:, self.start : self.start + self.width]
         swept = sweep(self.network, self.contexts, embeddings, self.left)
         residual = residuals(self.contexts, swept)
@@ -155,21 +182,15 @@ class _Windows:
             self.next_contexts = self._where_it_helps(corrected, swept, change)
             correction = residuals(self.contexts, corrected)
             change = torch.maximum(change, _precise(correction))
-        largest = change.cummax(dim=1).values.sqrt()
-        rate = largest / self.change.cummax(dim=1).values.sqrt()
-        error = _SAFETY * largest / (1 - torch.maximum(rate, self.rate)).clamp_min(0)
-        # Once settled is settled: later changes may be no more than rounding errors.
-        settled = self.settled | (largest == 0) | (error.square() < tolerance)
-        settled[:, : self.front - self.start] = True
-        self.change, self.rate, self.settled = change, rate, settled
+        settled = self.settling.judge(change, tolerance, self.front - self.start)
         count = settled.all(dim=0).long().cumprod(dim=0).sum()
         # The one synchronisation of a sweep: two numbers.
-        num_settled, self.worst = torch.stack([count.double(), residual.max().double()]).tolist()
+        num_settled, worst = torch.stack([count.double(), residual.max().double()]).tolist()
         self.num_settled = self.start + int(num_settled)
         # The zeros of the start are no result, however small their residual may be.
-        if self.front > 0 and self.worst <= self.best_worst:
-            self.best, self.best_worst = self.contexts, self.worst
-        return residual.mean()
+        if self.front > 0 and worst <= self.best_worst:
+            self.best, self.best_worst = self.contexts, worst
+        return residual.mean(), worst
 
     def _where_it_helps(self, corrected: Tensor, swept: Tensor, residual: Tensor) -> Tensor:
         """A quasi-Newton step where the last one did good, the sweep alone where it did not.
@@ -196,10 +217,8 @@ class _Windows:
         self.front = max(self.front, self.start)
         width = min(self.contexts.shape[1], self.solution.shape[1] - self.start)
         self.contexts = _moved(self.next_contexts, count, width, new=0.0)
-        self.change = _moved(self.change, count, width, new=0.0)
-        self.rate = _moved(self.rate, count, width, new=math.inf)
         self.nearby = _moved(self.nearby, count, width, new=math.inf)
-        self.settled = _moved(self.settled, count, width, new=False)
+        self.settling.move_on(count, width)
         self.width, self.best_worst = width, math.inf
 
     def result(self, *, best: bool) -> Tensor:

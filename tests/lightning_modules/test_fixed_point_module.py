@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -113,6 +114,19 @@ def test_contexts_carry_over_from_epoch_to_epoch(
         expected = quasi_newton_step(module.network, expected, swept, embeddings)
     assert module.contexts is not None
     torch.testing.assert_close(module.contexts.rows, expected.detach())
+
+
+def test_a_module_that_is_loaded_to_be_looked_at_holds_no_contexts(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    """They are most of a checkpoint, and serve training alone."""
+    module, trainer = fit(tiny_config, tiny_data)
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    loaded = FixedPointModule.load_from_checkpoint(path, weights_only=True)
+    assert loaded._restored is None
+    tokens = tiny_data.val_rows.tokens
+    torch.testing.assert_close(loaded(tokens), module(tokens))
 
 
 def test_logged_rank_is_that_of_the_exact_contexts(
