@@ -1,6 +1,8 @@
 """Tiny settings and a tiny real corpus for every room."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # One thread: small tensors gain nothing from two, and results do not depend on the machine's load.
@@ -10,10 +12,10 @@ import lightning as L
 import pytest
 import torch
 
+import command_line
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
-
-CHAT = Path(__file__).parent / "datamodules" / "data" / "ultrachat_sample.jsonl"
+from tests.commands import CHAT, Call, Ran, as_before
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,3 +67,26 @@ def tiny_data(tiny_config: Config) -> TokenDataModule:
 def seeded() -> None:
     """The same random numbers in every test that asks for it."""
     L.seed_everything(0, verbose=False)
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Call:
+    """Runs a script's `main` as the script does, in the test's own process and folder.
+
+    This process has imported already what takes a new one five seconds.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(command_line, "listen_for_signals", lambda: None)
+
+    def called(main: Callable[[], int | None], *arguments: str, expect: int = 0) -> Ran:
+        monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *arguments])
+        with as_before(), pytest.raises(SystemExit) as ended:
+            command_line.run(main)
+        ran = Ran(*capfd.readouterr())
+        assert (ended.value.code or 0) == expect, ran.stdout + ran.stderr
+        return ran
+
+    return called

@@ -1,4 +1,4 @@
-"""Both command lines as a user runs them: in a process of their own."""
+"""Both command lines as a user runs them, in a process of their own where that makes a difference."""
 
 import csv
 import os
@@ -12,17 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import command_line
 import optimize
 import train
+from tests.commands import CHAT, TINY, Call, command, run
 
-ROOT = Path(__file__).parents[2]
-CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
-TINY = (
-    "--preset smoke --vocab-size 300 --num-samples 8 --num-val-samples 4 --max-seq-length 32 "
-    "--context-dim 16 --identity-mapping-threshold 1 --min-effective-rank 0.05 --accelerator cpu"
-).split()
-
+SMOKE = ["--preset", "smoke", *TINY]
 MAINS = {"optimize.py": optimize.main, "train.py": train.main}
 SMALL = "--vocab-size 300 --max-seq-length 32".split()
 
@@ -32,29 +26,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--cache-dir", str(tmp_path_factory.mktemp("cache")), "--corpus", str(CHAT)]
 
 
-def command(script: str, *arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / script), *arguments]
-
-
-def run(
-    folder: Path, script: str, *arguments: str, expect: int = 0
-) -> subprocess.CompletedProcess[str]:
-    ran = subprocess.run(
-        command(script, *arguments),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
-    )
-    assert ran.returncode == expect, ran.stdout + ran.stderr
-    return ran
-
-
-def test_study_then_training_with_its_result(tmp_path: Path, cache: list[str]) -> None:
+def test_study_then_training_with_its_result(tmp_path: Path, cache: list[str], call: Call) -> None:
     output = tmp_path / "config_optimized.py"
     study = ["--n-trials", "2", "--storage", "sqlite:///study.db", "--output", str(output)]
-    first = run(tmp_path, "optimize.py", *study, *TINY, *cache)
+    first = run(tmp_path, "optimize.py", *study, *SMOKE, *cache)
     assert first.stderr == ""
     for expected in ("Trial 0 (1 of 2)", "Phase 1:", "Phase 2:", "2 complete, 0 pruned, 0 failed",
                      "Best trial:", "Best trials", "tensorboard --logdir"):  # fmt: skip
@@ -62,7 +37,7 @@ def test_study_then_training_with_its_result(tmp_path: Path, cache: list[str]) -
     runs = tmp_path / "runs" / "dist_reg_weight_optimization"
     assert sorted(path.name for path in runs.iterdir()) == ["trial_0000", "trial_0001"]
 
-    continued = run(tmp_path, "optimize.py", *study, "--n-trials", "3", *TINY, *cache)
+    continued = run(tmp_path, "optimize.py", *study, "--n-trials", "3", *SMOKE, *cache)
     assert "Trial 2 (3 of 3)" in continued.stdout
     assert "Trial 1 (" not in continued.stdout
     assert "3 complete" in continued.stdout
@@ -75,12 +50,12 @@ def test_study_then_training_with_its_result(tmp_path: Path, cache: list[str]) -
     model = {path.name for path in (tmp_path / "run" / "model").iterdir()}
     assert model == {"model.safetensors", "config.json", "tokenizer.json"}
     other = ["--resume", "run", "--patience", "2"]
-    refused = run(tmp_path, "train.py", *other, expect=2)
+    refused = call(train.main, *other, expect=2)
     assert "give no other option" in refused.stderr
 
 
-def test_one_batch_through_both_phases(tmp_path: Path, cache: list[str]) -> None:
-    ran = run(tmp_path, "train.py", "--test", *TINY, *cache)
+def test_one_batch_through_both_phases(tmp_path: Path, cache: list[str], call: Call) -> None:
+    ran = call(train.main, "--test", *SMOKE, *cache)
     lines = ran.stdout.splitlines()
     assert len(lines) == 8
     assert all(line.startswith("ok ") for line in lines)
@@ -118,28 +93,15 @@ def test_one_batch_through_both_phases(tmp_path: Path, cache: list[str]) -> None
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    tmp_path: Path,
-    cache: list[str],
-    script: str,
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, cache: list[str], script: str, arguments: list[str], message: str, call: Call
 ) -> None:
-    """In the test's own process, which has imported already what takes a new one five seconds."""
     (tmp_path / "empty.txt").touch()
     kept = tmp_path / "config_optimized.py"
     kept.write_text("precious")
     if "gpu" in arguments and torch.accelerator.is_available():
         pytest.skip("there is a GPU")
     default = [] if "--corpus" in arguments else cache[2:]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [script, *arguments, *cache[:2], *default])
-    monkeypatch.setattr(command_line, "listen_for_signals", lambda: None)
-    with pytest.raises(SystemExit) as ended:
-        command_line.run(MAINS[script])
-    told = capfd.readouterr().err
-    assert ended.value.code == 2, told
+    told = call(MAINS[script], *arguments, *cache[:2], *default, expect=2).stderr
     assert message in told
     assert len(told.splitlines()) == 1
     assert kept.read_text() == "precious"
@@ -159,12 +121,12 @@ def test_a_process_given_bad_input_prints_one_line_and_ends_with_2(
 
 
 def test_two_parameters_are_tuned_and_the_winner_is_confirmed(
-    tmp_path: Path, cache: list[str]
+    tmp_path: Path, cache: list[str], call: Call
 ) -> None:
     output = tmp_path / "config_optimized.py"
     searched = "--tune dist_reg_weight,phase1_learning_rate --sampler random --confirm 2"
-    arguments = [*TINY, *cache, "--n-trials", "3", *searched.split(), "--output", str(output)]
-    ran = run(tmp_path, "optimize.py", *arguments)
+    arguments = [*SMOKE, *cache, "--n-trials", "3", *searched.split(), "--output", str(output)]
+    ran = call(optimize.main, *arguments)
     assert "Confirmation 5 (6 of 6): trial " in ran.stdout
     assert "Under fresh seeds" in ran.stdout
     assert " wins: " in ran.stdout
@@ -172,7 +134,7 @@ def test_two_parameters_are_tuned_and_the_winner_is_confirmed(
     assert "phase1_learning_rate" in output.read_text()
 
 
-def test_cleaning_ends_the_trial_of_a_process_that_is_gone(tmp_path: Path) -> None:
+def test_cleaning_ends_the_trial_of_a_process_that_is_gone(tmp_path: Path, call: Call) -> None:
     import optuna
 
     url = f"sqlite:///{tmp_path / 'study.db'}"
@@ -181,22 +143,24 @@ def test_cleaning_ends_the_trial_of_a_process_that_is_gone(tmp_path: Path) -> No
     trial = optuna.create_study(storage=url, study_name="haunted").ask()
     trial.suggest_float("x", 0, 1)
     trial.set_user_attr("worker", f"{socket.gethostname()}:{gone.pid}")
-    clean = ["optimize.py", "clean", "--study-name", "haunted"]
-    ran = run(tmp_path, *clean, "--storage", url)
+    clean = ["clean", "--study-name", "haunted"]
+    ran = call(optimize.main, *clean, "--storage", url)
     assert "Trial 0," in ran.stdout
     assert "ended, its process is gone" in ran.stdout
     assert "1 ended, 0 left running." in ran.stdout
-    assert "0 ended, 0 left running." in run(tmp_path, *clean, "--storage", url).stdout
-    refused = run(tmp_path, *clean, expect=2)
+    assert "0 ended, 0 left running." in call(optimize.main, *clean, "--storage", url).stdout
+    refused = call(optimize.main, *clean, expect=2)
     assert "--storage is missing" in refused.stderr
 
 
-def test_a_study_in_which_nothing_completed_says_why(tmp_path: Path, cache: list[str]) -> None:
+def test_a_study_in_which_nothing_completed_says_why(
+    tmp_path: Path, cache: list[str], call: Call
+) -> None:
     output = tmp_path / "config_optimized.py"
     output.write_text("precious")
-    arguments = [*TINY, *cache, "--n-trials", "2", "--min-effective-rank", "0.9"]
+    arguments = [*SMOKE, *cache, "--n-trials", "2", "--min-effective-rank", "0.9"]
     arguments += ["--memory", "residual"]
-    ran = run(tmp_path, "optimize.py", *arguments, "--output", str(output), expect=1)
+    ran = call(optimize.main, *arguments, "--output", str(output), expect=1)
     assert "No trial completed (2 pruned: effective rank)" in ran.stdout
     assert output.read_text() == "precious"
 
@@ -211,7 +175,7 @@ def test_a_signal_leaves_no_running_trial_and_a_report(
     endless = ["--n-trials", "1000", "--timeout", "100"]  # where the signal is lost
     endless += ["--storage", url, "--output", str(tmp_path / "best.py")]
     process = subprocess.Popen(
-        command("optimize.py", *TINY, *cache, *endless, "--phase2-epochs", "20"),
+        command("optimize.py", *SMOKE, *cache, *endless, "--phase2-epochs", "20"),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -276,7 +240,7 @@ def figures(folder: Path, phase: str) -> dict[str, list[float]]:
 
 def test_training_goes_on_where_it_was_killed(tmp_path: Path, cache: list[str]) -> None:
     """Killed in either phase and continued: the run of one that was left alone, digit for digit."""
-    arguments = [*TINY, *cache, "--num-samples", "64", "--batch-size", "1", "--max-epochs", "6",
+    arguments = [*SMOKE, *cache, "--num-samples", "64", "--batch-size", "1", "--max-epochs", "6",
                  "--phase1-min-converged-ratio", "1", "--phase1-max-epochs", "6"]  # fmt: skip
     whole = run(tmp_path, "train.py", *arguments, "--run-dir", "whole")
     kill_in(tmp_path, "phase1", *arguments, "--run-dir", "killed", *CHECKPOINTS)
@@ -299,7 +263,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, cache: list[str]) -> No
 
     Contraction is measured between rows of one process: with it, losses are near, not equal.
     """
-    arguments = [*TINY, *cache, "--num-samples", "32", "--num-val-samples", "5", "--dropout", "0",
+    arguments = [*SMOKE, *cache, "--num-samples", "32", "--num-val-samples", "5", "--dropout", "0",
                  "--phase1-min-converged-ratio", "1", "--phase1-max-epochs", "8",
                  "--diversity-loss", "covariance", "--contraction-weight", "0"]  # fmt: skip
     one = run(tmp_path, "train.py", *arguments, "--run-dir", "one")
@@ -313,41 +277,3 @@ def test_two_processes_train_as_one_does(tmp_path: Path, cache: list[str]) -> No
         # Swapped with a neighbouring row's token, which is another where rows are shared.
         for name in expected.keys() - {"phase1/token_sensitivity"}:
             assert seen[name] == pytest.approx(expected[name], rel=2e-5, abs=1e-6), name
-
-
-def test_the_benchmark_of_dist_reg_weight_prints_its_table(
-    tmp_path: Path, cache: list[str]
-) -> None:
-    arguments = [option for option in TINY if option not in ("--preset", "smoke")]
-    ran = run(
-        tmp_path, "benchmarks/dist_reg_weight.py", *arguments, *cache, "--phase1-max-epochs", "2",
-        "--phase2-epochs", "2", "--weights", "0.1", "0.9", "--seeds", "0", "1", "--plot", "w.png",
-    )  # fmt: skip
-    lines = ran.stdout.splitlines()
-    assert [line.split()[0] for line in lines[-4:]] == ["0.1", "0.9", "untrained", "standard"]
-    assert "ratio" in lines[-1]
-    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_benchmark_of_a_study_prints_its_table(tmp_path: Path, cache: list[str]) -> None:
-    arguments = [option for option in TINY if option not in ("--preset", "smoke")]
-    ran = run(
-        tmp_path, "benchmarks/study.py", *arguments, *cache, "--phase1-max-epochs", "2",
-        "--phase2-epochs", "2", "--seeds", "3", "--num-trials", "3", "--num-points", "2",
-        "--plot", "s.png",
-    )  # fmt: skip
-    lines = ran.stdout.splitlines()
-    assert lines[3].split()[0] == "3"
-    assert lines[-1] == "largest difference of a training and its repetition: 0.0e+00"
-    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_benchmark_of_workers_prints_its_table(tmp_path: Path, cache: list[str]) -> None:
-    arguments = [option for option in TINY if option not in ("--preset", "smoke")]
-    ran = run(
-        tmp_path, "benchmarks/workers.py", *arguments, *cache, "--phase1-max-epochs", "2",
-        "--phase2-epochs", "2", "--workers", "2", "--num-trials", "4",
-    )  # fmt: skip
-    workers, _, storage, trials, *_, overhead, _ = ran.stdout.splitlines()[1].split()
-    assert (workers, storage, trials) == ("2", "sqlite", "4")
-    assert 0 < float(overhead.rstrip("%")) < 100
