@@ -1,6 +1,5 @@
 """The benchmarks of solver and GPU in sizes that mean nothing: every line is there, and is right."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,22 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
+import benchmarks.solver
+from benchmarks import gpu
+from config import InputError
+from tests.commands import CHAT, ROOT, Call, run
+
 BLOCKED = "import sys; sys.modules['optuna'] = sys.modules['optuna_integration'] = None; "
-
-
-def run(*command: str, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    ran = subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert ran.returncode == expect, ran.stdout + ran.stderr
-    return ran
 
 
 def text(folder: Path) -> list[str]:
@@ -35,9 +24,8 @@ def tables(output: str, start: str) -> list[list[str]]:
     return [line.split() for line in output.splitlines() if line.strip().startswith(start)]
 
 
-def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
-    script = str(ROOT / "benchmarks" / "gpu.py")
-    output = run(script, "--device", "cpu", "--small", *text(tmp_path), cwd=tmp_path).stdout
+def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path, call: Call) -> None:
+    output = call(gpu.main, "--device", "cpu", "--small", *text(tmp_path)).stdout
     checked = tables(output, "residual  ") + tables(output, "gated  ")
     checked = [words for words in checked if words[2] in ("fp32", "bf16")]
     assert len({tuple(words[:4]) for words in checked}) == 2 * 2 * 2 * 3 + 2 * 2
@@ -63,27 +51,33 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path: Path) -> None:
     ]
 
 
-def test_an_error_above_its_limit_ends_the_command_with_1(tmp_path: Path) -> None:
+def test_an_error_above_its_limit_ends_the_command_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
     """A limit that nothing can keep stands for a device that computes wrongly."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import benchmarks.gpu as gpu; "
-        "gpu.LIMITS['bf16'] = 1e-5; sys.exit(gpu.main())"
-    )
+    monkeypatch.setitem(gpu.LIMITS, "bf16", 1e-5)
     options = ["--device", "cpu", "--small", "--parts", "correctness", *text(tmp_path)]
-    ran = run("-c", code, *options, cwd=tmp_path, expect=1)
+    ran = call(gpu.main, *options, expect=1)
     assert ran.stdout.count("FAILED") == 14
     assert ran.stderr.strip() == "14 of the correctness lines FAILED"
 
 
-@pytest.mark.parametrize("device", ["cuda", "abacus"])
-def test_a_device_that_is_not_there_is_told_in_one_line(tmp_path: Path, device: str) -> None:
-    if device == "cuda" and torch.cuda.is_available():
-        pytest.skip("this machine has one")
-    script = str(ROOT / "benchmarks" / "gpu.py")
-    ran = run(script, "--device", device, cwd=tmp_path, expect=2)
+def test_a_device_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    ran = run(tmp_path, "benchmarks/gpu.py", "--device", "abacus", expect=2)
     assert ran.stdout == ""
     assert len(ran.stderr.splitlines()) == 1
-    assert f"--device is '{device}'" in ran.stderr
+    assert "--device is 'abacus'" in ran.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")
+def test_a_device_that_the_build_of_torch_lacks_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cuda"])
+    with pytest.raises(InputError, match="--device is 'cuda'") as told:
+        gpu.main()
+    assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_neither_optuna_nor_the_default_corpus_is_needed(tmp_path: Path) -> None:
@@ -99,14 +93,20 @@ def test_neither_optuna_nor_the_default_corpus_is_needed(tmp_path: Path) -> None
         "made, found = (load_text(corpus, 300, Path('.')) for corpus in (sys.argv[1], 'chitchat'))\n"
         "print(made.train.equal(found.train), len(found.counts))\n"
     )
-    assert run("-c", code, str(CHAT), cwd=tmp_path).stdout == "True 300\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(CHAT)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "True 300\n"), ran.stderr
 
 
-def test_the_solver_benchmark_has_a_line_for_every_case(tmp_path: Path) -> None:
-    script = str(ROOT / "benchmarks" / "solver.py")
+def test_the_solver_benchmark_has_a_line_for_every_case(tmp_path: Path, call: Call) -> None:
     options = "--context-dim 16 --embed-dim 8 --rows 1 2 --tokens 64 128 --repetitions 2".split()
     options += "--epochs 2 --val-samples 2".split()
-    output = run(script, *options, *text(tmp_path), cwd=tmp_path).stdout
+    output = call(benchmarks.solver.main, *options, *text(tmp_path)).stdout
     applications = output.partition("contexts  predicted")[2].partition("rows   tokens")[0]
     assert [line.split()[0] for line in applications.splitlines()[1:]] == [
         "1",
