@@ -8,7 +8,6 @@ from pathlib import Path
 # One thread: small tensors gain nothing from two, and results do not depend on the machine's load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import lightning as L
 import pytest
 import torch
 
@@ -21,6 +20,12 @@ from tests.commands import CHAT, Call, Ran, as_before
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers in every test, alone as among others."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +66,6 @@ def tiny_data(tiny_config: Config) -> TokenDataModule:
     datamodule = TokenDataModule(tiny_config)
     datamodule.setup()
     return datamodule
-
-
-@pytest.fixture
-def seeded() -> None:
-    """The same random numbers in every test that asks for it."""
-    L.seed_everything(0, verbose=False)
 
 
 @pytest.fixture

@@ -34,14 +34,12 @@ def fit(
 
 
 @pytest.fixture
-def module(tiny_config: Config, tiny_data: TokenDataModule, seeded: None) -> FixedPointModule:
+def module(tiny_config: Config, tiny_data: TokenDataModule) -> FixedPointModule:
     return FixedPointModule(tiny_config, tiny_data.vocab_size)
 
 
 @pytest.fixture
-def residual_module(
-    tiny_config: Config, tiny_data: TokenDataModule, seeded: None
-) -> FixedPointModule:
+def residual_module(tiny_config: Config, tiny_data: TokenDataModule) -> FixedPointModule:
     config = dataclasses.replace(tiny_config, memory="residual")
     return FixedPointModule(config, tiny_data.vocab_size)
 

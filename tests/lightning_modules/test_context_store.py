@@ -44,7 +44,7 @@ def resident_bytes() -> int:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("storage", STORAGES)
 def test_rows_are_written_and_read(
-    storage: ContextStorage, dtype: ContextDtype, tmp_path: Path, seeded: None
+    storage: ContextStorage, dtype: ContextDtype, tmp_path: Path
 ) -> None:
     store = make(storage, tmp_path, dtype)
     assert not bool(store[torch.arange(6)].any())
@@ -59,7 +59,7 @@ def test_rows_are_written_and_read(
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_all_rows_are_taken_at_once(storage: ContextStorage, tmp_path: Path, seeded: None) -> None:
+def test_all_rows_are_taken_at_once(storage: ContextStorage, tmp_path: Path) -> None:
     store = make(storage, tmp_path)
     contexts = torch.randn(SHAPE)
     store.fill(contexts)

@@ -9,11 +9,6 @@ from models.attention import AttentionBlock, AttentionStack, BlockState, KeyValu
 D = 12
 
 
-@pytest.fixture(autouse=True)
-def _seeded(seeded: None) -> None:
-    pass
-
-
 def block(
     window: int, width: int = D, kernel: int = 0, query_key_norm: bool = False
 ) -> AttentionBlock:

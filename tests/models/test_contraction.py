@@ -29,7 +29,6 @@ def measured(factor: Tensor, contexts: Tensor, embeddings: Tensor, every: int) -
 @pytest.mark.parametrize("num_rows", [1, 3])
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.2])
 def test_of_a_linear_map_it_is_the_square_of_its_factor(factor: float, num_rows: int) -> None:
-    torch.manual_seed(0)
     contexts, embeddings = torch.randn(2, num_rows, 8, 6)
     for every in (1, 2, 3):
         left = measured(torch.tensor(factor), contexts, embeddings, every)
@@ -37,7 +36,6 @@ def test_of_a_linear_map_it_is_the_square_of_its_factor(factor: float, num_rows:
 
 
 def test_its_gradient_pulls_the_factor_down() -> None:
-    torch.manual_seed(0)
     factor = torch.tensor(0.5, requires_grad=True)
     contexts, embeddings = torch.randn(2, 2, 8, 6)
     measured(factor, contexts, embeddings, 2).backward()  # type: ignore[no-untyped-call]
@@ -57,7 +55,6 @@ def test_equal_contexts_leave_nothing_and_no_nan() -> None:
 @pytest.mark.parametrize("distance", [0.0, 1e-6, 1e-3])
 def test_rounding_of_equal_contexts_is_no_contraction(rounding: float, distance: float) -> None:
     """Products of another shape round differently, and the first sweep's contexts are all equal."""
-    torch.manual_seed(0)
     factor = torch.tensor(0.5, requires_grad=True)
     contexts, embeddings = distance * torch.randn(2, 4, 6), torch.randn(2, 4, 6)
     swept = sweep(Scaled(factor), contexts, embeddings)

@@ -122,7 +122,6 @@ def test_loss_in_parts_is_the_cross_entropy_of_the_logits(
 
 def test_copying_learns_that_texts_repeat_themselves() -> None:
     """Rows of random tokens, said twice: after the first time only copying can know the second."""
-    torch.manual_seed(0)
     head = make_head(16)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
     contexts = torch.zeros(32, 11, C)

@@ -192,7 +192,6 @@ def test_blindness_to_tokens_is_found(num_rows: int) -> None:
 
 @pytest.mark.parametrize("num_rows", [1, 4])
 def test_network_of_tokens_alone_is_no_identity_and_fully_sensitive(num_rows: int) -> None:
-    torch.manual_seed(0)
     report = inspect_mapping(
         TokenOnly(), torch.randn(num_rows, 200, 32), torch.randn(num_rows, 200, 32)
     )
@@ -201,14 +200,12 @@ def test_network_of_tokens_alone_is_no_identity_and_fully_sensitive(num_rows: in
 
 
 def test_positions_whose_token_stays_do_not_lower_the_sensitivity() -> None:
-    torch.manual_seed(0)
     contexts, embeddings = torch.randn(2, 50, 32), torch.randn(2, 50, 32)
     embeddings[:, ::2] = 1.0
     assert inspect_mapping(TokenOnly(), contexts, embeddings).token_sensitivity > 0.9
 
 
 def test_context_is_judged_against_the_one_that_was_read() -> None:
-    torch.manual_seed(0)
     contexts = torch.randn(1, 1, 32).repeat(1, 2, 1)
     contexts[:, 1] = 0
     contexts[0, 1, 0] = 1.0
@@ -233,7 +230,7 @@ def test_inspection_builds_no_gradient() -> None:
 
 @pytest.mark.parametrize("keep", [0.5, 0.8])
 def test_sensitivity_fades_at_the_rate_of_the_memory(keep: float) -> None:
-    sensitivity = context_sensitivity(Decaying(keep), torch.randn(40, 80, 32))
+    sensitivity = context_sensitivity(Decaying(keep), torch.randn(200, 80, 32))
     assert len(sensitivity) == 60
     expected = (1 - keep**2) ** 0.5 * keep ** torch.arange(10)
     torch.testing.assert_close(sensitivity[:10], expected, rtol=0.1, atol=0)
@@ -241,7 +238,6 @@ def test_sensitivity_fades_at_the_rate_of_the_memory(keep: float) -> None:
 
 @pytest.mark.parametrize(("keep", "length"), [(0.5, 5), (0.8, 12), (0.9, 21)])
 def test_memory_length_is_where_five_per_cent_are_left(keep: float, length: int) -> None:
-    torch.manual_seed(0)
     sensitivity = context_sensitivity(Decaying(keep), torch.randn(200, 80, 32))
     assert memory_length(sensitivity) == pytest.approx(length, abs=1)
 

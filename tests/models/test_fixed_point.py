@@ -432,7 +432,6 @@ def test_expanding_network_has_not_converged_before_all_sweeps() -> None:
 
 
 def test_amplified_rounding_is_named_and_auto_scans_instead() -> None:
-    torch.manual_seed(0)
     network, embeddings = Tanh(48, 4.0, torch.float32), torch.randn(1, 400, EMBED_DIM)
     exact = solve(network, embeddings, tolerance=1.0, max_sweeps=1, method="scan").contexts
     swept = solve(network, embeddings, tolerance=1e-6, max_sweeps=400, method="sweeps")
@@ -558,7 +557,6 @@ def test_auto_says_which_method_it_took() -> None:
 
 
 def test_a_text_of_100_000_tokens_in_chunks_is_the_text_in_one_piece() -> None:
-    torch.manual_seed(0)
     network = Tanh(8, 0.6, torch.float32)
     text = torch.randn(1, 100_000, EMBED_DIM)
     whole = solve(network, text, tolerance=1e-8, max_sweeps=64, method="scan").contexts

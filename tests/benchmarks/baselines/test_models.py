@@ -51,11 +51,6 @@ def tokens(num_rows: int, length: int) -> Tensor:
     return torch.randint(VOCAB, (num_rows, length), generator=generator)
 
 
-@pytest.fixture(autouse=True)
-def _seeded(seeded: None) -> None:
-    pass
-
-
 @every_model
 @pytest.mark.parametrize("target", [1e5, 1.5e6, 1e7])
 def test_the_width_has_the_number_of_parameters(make: Make, target: float) -> None:
