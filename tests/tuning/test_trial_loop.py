@@ -127,7 +127,7 @@ def test_the_total_counts_earlier_calls_and_no_failures() -> None:
 @pytest.mark.parametrize("name", ["tpe", "gp", "random"])
 @pytest.mark.parametrize("stops", [(), (5,), (3, 5, 12)], ids=["never", "once", "often"])
 def test_an_interrupted_study_equals_one_that_was_left_alone(name: Any, stops: list[int]) -> None:
-    """5 + 5 trials equal 10, also where Ctrl-C came amid one; past the start-up trials as well."""
+    """5 + 9 trials equal 14, also where Ctrl-C came amid one, among a fresh study's first trials too."""
     storage = optuna.storages.InMemoryStorage()
 
     def open_(study_name: str) -> optuna.Study:
@@ -137,7 +137,8 @@ def test_an_interrupted_study_equals_one_that_was_left_alone(name: Any, stops: l
         )
 
     run(open_("whole"), Total(14))
-    run(open_("parts"), Total(5))
+    if not stops:
+        run(open_("parts"), Total(5))
     for stop in stops:
 
         def interrupted(trial: optuna.Trial, stop: int = stop) -> float:
@@ -146,9 +147,8 @@ def test_an_interrupted_study_equals_one_that_was_left_alone(name: Any, stops: l
                 raise KeyboardInterrupt
             return value
 
-        if stop >= 5:
-            with pytest.raises(KeyboardInterrupt):
-                run(open_("parts"), Total(14), interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(open_("parts"), Total(14), interrupted)
     run(open_("parts"), Total(14))
     whole, parts = (
         [t.params for t in open_(n).trials if t.state == TrialState.COMPLETE]
