@@ -20,6 +20,11 @@ BATCH = EXAMPLES / "slurm_array.sbatch"
 MANIFEST = EXAMPLES / "kubernetes_job.yaml"
 PROXY = EXAMPLES / "grpc_proxy.py"
 GUIDE = ROOT / "docs" / "scaling.md"
+README = ROOT / "README.md"
+URL = "postgresql+psycopg://user:password@host/database"
+# An option and its value have between them a blank, `=`, quotes, the end of a line that goes on, or
+# what parts the items of a list. A shell, or Kubernetes, puts a variable's value in its place.
+EXPOSED = re.compile(r"""--storage(?![\w-])[\s=\\"',-]*(?:\S*postgresql|\S*://\S*@|\S*\$)""")
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +86,46 @@ def test_the_options_that_the_guide_is_about(options: set[str]) -> None:
     assert {"--storage", "--study-name", "--n-trials", "--timeout", "--workers"} <= options
 
 
-@pytest.mark.parametrize("file", [BATCH, MANIFEST, PROXY, GUIDE], ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", [BATCH, MANIFEST, PROXY, GUIDE, README], ids=lambda file: file.name
+)
 def test_no_password_on_a_command_line(file: Path) -> None:
-    assert not re.search(r"optimize\.py.*--storage[ =]postgresql", file.read_text())
+    assert not EXPOSED.search(file.read_text())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"python optimize.py --n-trials 5 --storage {URL}",
+        f"python optimize.py --storage={URL}",
+        f"python optimize.py --storage '{URL}' --n-trials 5",
+        f'python optimize.py --storage="{URL}"',
+        f"python optimize.py --n-trials 5 \\\n    --storage {URL}",
+        f'exec python optimize.py --storage \\\n    {URL} "$@"',
+        'exec python optimize.py --storage "$OPTUNA_STORAGE" "$@"',
+        "python optimize.py clean --storage $(<url.txt)",
+        f"args:\n  - --n-trials=5\n  - --storage={URL}\n",
+        f"args:\n  - --storage\n  - {URL}\n",
+        f'args: ["--storage", "{URL}"]',
+        "args:\n  - --storage=$(OPTUNA_STORAGE)\n",
+        "python optimize.py --storage mysql+pymysql://user:password@host/database",
+    ],
+)
+def test_a_password_on_a_command_line_is_found(text: str) -> None:
+    assert EXPOSED.search(f"before\n{text}\nafter")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"OPTUNA_STORAGE={URL} python optimize.py",
+        f"python optimize.py --storage sqlite:///study.db\n# elsewhere: {URL}",
+        "python optimize.py --storage grpc://host:13000 --workers $N",
+        f"requests:\n  storage: 20Gi\n# {URL}",
+    ],
+)
+def test_no_password_is_found_where_there_is_none(text: str) -> None:
+    assert not EXPOSED.search(text)
 
 
 def test_the_batch_script_is_bash() -> None:
