@@ -1,7 +1,8 @@
 """Corpora larger than memory: tokenising (MB/s, peak memory), and batches from the mapped files.
 
-Text is the default corpus over and over, each document under a number of its own, in files that are
-made for it: these are tests of memory and time, and no corpus to learn from.
+Text is that of `--corpus` over and over, each document under a number of its own, in files that are
+made for it: these are tests of memory and time, and no corpus to learn from. Batches are those of the
+corpus itself.
 
     python benchmarks/corpora.py
     python benchmarks/corpora.py --megabytes 300 --kinds jsonl
@@ -16,20 +17,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-import tyro
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.options import parse, run
 from config import Config
-from datamodules.chitchat import load_chitchat
+from datamodules.corpora import open_corpus
+from datamodules.row_sampler import RowSampler
 from datamodules.token_cache import load_tokens
 from datamodules.token_datamodule import TokenDataModule
-from datamodules.token_loader import RowSampler, make_training_loader
+from datamodules.token_loader import make_training_loader
 from datamodules.token_rows import TokenBatch
 
 Kind = Literal["txt", "jsonl", "parquet"]
@@ -40,12 +42,12 @@ _ROWS_A_GROUP = 1_000
 class Options:
     """What to measure."""
 
-    megabytes: tuple[int, ...] = (10, 40)
+    megabytes: tuple[float, ...] = (10.0, 40.0)
     """Sizes of the corpora that are tokenised."""
     kinds: tuple[Kind, ...] = ("txt", "jsonl", "parquet")
     """Files that they stand in."""
     num_epochs: int = 40
-    """Epochs over the default training rows, of each loader in turn."""
+    """Epochs over the training rows, of each loader in turn."""
     rounds: int = 5
     """Repetitions of the loaders."""
 
@@ -61,40 +63,40 @@ class Tokenised(NamedTuple):
 
 
 def main() -> None:
-    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
+    options, config = parse(Options, __doc__)
+    documents = list(open_corpus(config.corpus, Path(config.cache_dir)).read())
     with tempfile.TemporaryDirectory() as folder:
         print("corpus       MB  seconds: wall  processor   MB/s  memory, MB: start   peak  tokens")
         for kind, megabytes in itertools.product(options.kinds, options.megabytes):
             path = Path(folder) / f"corpus.{kind}"
-            num_bytes = write_corpus(path, megabytes * 1_000_000)
-            made = in_new_process(path, Path(folder) / "cache")
+            num_bytes = write_corpus(path, documents, megabytes * 1e6)
+            made = in_new_process(path, config.vocab_size, Path(folder) / "cache")
             print(
-                f"{kind:8} {num_bytes / 1e6:6.0f} {made.seconds:14.1f} {made.processor:10.1f} "
+                f"{kind:8} {num_bytes / 1e6:6.4g} {made.seconds:14.1f} {made.processor:10.1f} "
                 f"{num_bytes / 1e6 / made.seconds:6.2f} {made.start:18.0f} {made.peak:6.0f} "
                 f"{made.num_tokens / 1e6:6.2f}M",
                 flush=True,
             )
             path.unlink()
-    print("\ntraining batches of the default size, µs of the processor each; the best of rounds")
-    for name, microseconds in loading(options):
+    print("\ntraining batches, µs of the processor each; the best of rounds")
+    for name, microseconds in loading(options, config):
         print(f"{name:24} {microseconds:7.1f}")
 
 
-def write_corpus(path: Path, num_bytes: int) -> int:
-    """Writes a corpus of about so many bytes; the bytes of its text."""
+def write_corpus(path: Path, documents: Sequence[str], num_bytes: float) -> int:
+    """Writes documents over and over, about so many bytes; the bytes of its text."""
     written = 0
 
-    def documents() -> Iterator[str]:
+    def repeated() -> Iterator[str]:
         nonlocal written
-        conversations = load_chitchat()
-        for number in itertools.count():
+        for number, document in enumerate(itertools.cycle(documents)):
             if written >= num_bytes:
                 return
-            text = f"{number}\n{conversations[number % len(conversations)]}"
+            text = f"{number}\n{document}"
             written += len(text.encode())
             yield text
 
-    _WRITERS[path.suffix](path, documents())
+    _WRITERS[path.suffix](path, repeated())
     return written
 
 
@@ -124,15 +126,16 @@ _WRITERS: dict[str, Callable[[Path, Iterator[str]], None]] = {
 }
 
 
-def in_new_process(path: Path, cache_dir: Path) -> Tokenised:
+def in_new_process(path: Path, vocab_size: int, cache_dir: Path) -> Tokenised:
     """Tokenises in a process that has not held anything else."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_tokenise, (path, cache_dir))
+        return pool.apply(tokenise, (path, vocab_size, cache_dir))
 
 
-def _tokenise(path: Path, cache_dir: Path) -> Tokenised:
+def tokenise(path: Path, vocab_size: int, cache_dir: Path) -> Tokenised:
+    """Tokenises in this process."""
     start, began, processor = _memory("VmRSS"), time.perf_counter(), time.process_time()
-    splits = load_tokens(str(path), "train", Config().vocab_size, cache_dir)
+    splits = load_tokens(str(path), "train", vocab_size, cache_dir)
     seconds, processor = time.perf_counter() - began, time.process_time() - processor
     return Tokenised(seconds, processor, _memory("VmHWM"), start, len(splits.train))
 
@@ -158,16 +161,15 @@ class RowsInMemory(Dataset[TokenBatch]):
         return TokenBatch(self.tokens[index], index)
 
 
-def loading(options: Options) -> Iterator[tuple[str, float]]:
+def loading(options: Options, config: Config) -> Iterator[tuple[str, float]]:
     """Names and times of the loaders, which take turns."""
     torch.set_num_threads(1)
-    data = TokenDataModule(Config())
+    data = TokenDataModule(config)
     data.setup()
-    whole = TokenDataModule(replace(Config(), num_samples=None))
+    whole = TokenDataModule(replace(config, num_samples=None))
     whole.setup()
-    config, rows = data.config, data.train_rows
-    in_memory = RowsInMemory(rows.tokens)
-    sampler = RowSampler(rows, num_replicas=1, rank=0, seed=config.random_seed)
+    in_memory = RowsInMemory(data.train_rows.tokens)
+    sampler = RowSampler(len(in_memory), config.batch_size, seed=config.random_seed)
     loaders: dict[str, tuple[DataLoader[TokenBatch], int]] = {
         "in memory": (
             make_training_loader(in_memory, sampler, config.batch_size, 0),  # type: ignore[arg-type]  # rows of another kind
@@ -190,4 +192,4 @@ def _seconds_a_batch(loader: DataLoader[TokenBatch], num_epochs: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

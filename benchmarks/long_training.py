@@ -1,12 +1,11 @@
 """What memory a long training takes, where contexts are kept, and how long it is.
 
-    python benchmarks/long_training.py --tokens 10653568 --sweeps 2 --batch-size 16
+    python benchmarks/long_training.py [--num-samples 2343] [--context-storage disk]
 
-Trains that many tokens of the default corpus (its bytes, of which there are 10.6 million in its
-training split), Phase 1 and an epoch of Phase 2, and prints what memory was resident.
+Trains Phase 1 and an epoch of Phase 2 on the default corpus as bytes (`--vocab-size 257`), of which
+its training split has 10.6 million, and prints what memory was resident.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.options import parse_config, run
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
@@ -29,16 +29,16 @@ _MIB = 2**20
 
 
 def main() -> None:
-    options = _options()
-    quieten()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.precision}")
-    base = Config()
-    config = dataclasses.replace(
-        base, accelerator="cpu", vocab_size=_BYTES, num_samples=options.tokens // base.max_seq_length,
-        precision=options.precision, phase1_max_epochs=options.sweeps, batch_size=options.batch_size,
-        phase1_learning_rate=1e-3, phase1_min_converged_ratio=1.0,
-        context_dtype=options.context_dtype, context_storage=options.context_storage,
+    config = parse_config(
+        __doc__,
+        dataclasses.replace(
+            Config(), accelerator="cpu", vocab_size=_BYTES, num_samples=None, batch_size=16,
+            phase1_max_epochs=2, phase1_min_converged_ratio=1.0, phase1_learning_rate=1e-3,
+            phase2_epochs=1, context_dtype="bfloat16",
+        ),
     )  # fmt: skip
+    quieten()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {config.precision}")
     datamodule = TokenDataModule(config)
     datamodule.setup()
     print(datamodule.describe(), flush=True)
@@ -47,7 +47,7 @@ def main() -> None:
     _watch("Phase 1", phase1, config, datamodule, config.phase1_max_epochs)
     phase1.forget_contexts()
     phase2 = TokenPredictionModule.from_phase1(phase1, datamodule.vocab_size)
-    _watch("Phase 2", phase2, config, datamodule, 1)
+    _watch("Phase 2", phase2, config, datamodule, config.phase2_epochs)
 
 
 class WatchMemory(L.Callback):
@@ -106,19 +106,5 @@ def _watch(
         print(f"  {name} {float(figure):.4f}", flush=True)
 
 
-def _options() -> argparse.Namespace:
-    default = Config()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tokens", type=int, default=10_653_568)
-    parser.add_argument("--sweeps", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=16, help="sequences in a step")
-    parser.add_argument("--precision", default=default.precision)
-    parser.add_argument("--context-dtype", default="bfloat16")
-    parser.add_argument("--context-storage", default="auto")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -42,6 +42,16 @@ def parse_alone(options: type[T], description: str | None) -> T:
     return given
 
 
+def parse_config(description: str | None, config: Config) -> Config:
+    """As `parse`, of a benchmark whose options are all a Config's."""
+
+    def alone(config: Config = config) -> object:
+        return config
+
+    given: Config = _read(alone, (Config,), description)
+    return given
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a benchmark and exits: 2 with one line for bad input, 130 and 143 for signals."""
     command_line.run(lambda: main() or 0)

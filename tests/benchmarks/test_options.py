@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import command_line
-from benchmarks.options import parse, parse_alone, run
+from benchmarks.options import parse, parse_alone, parse_config, run
 from config import Config, InputError, require
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,8 @@ def test_options_stand_beside_those_of_a_config_and_its_defaults(
     given(monkeypatch, "--path here")
     assert parse(Options, None) == (Options(Path("here")), Config())
     assert parse_alone(Options, None) == Options(Path("here"))
+    given(monkeypatch, "--context-dim 16")
+    assert parse_config(None, default) == changed
 
 
 def test_help_has_the_description_and_every_option(
@@ -85,6 +87,9 @@ def test_options_alone_are_told_as_well(monkeypatch: pytest.MonkeyPatch) -> None
     given(monkeypatch, "--path here --sizes 0")
     with pytest.raises(InputError, match="--sizes is"):
         parse_alone(Options, None)
+    given(monkeypatch, "--batch-size 0")
+    with pytest.raises(InputError, match="--batch-size is"):
+        parse_config(None, Config())
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
