@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import io
 import multiprocessing
-import os
 import queue
 import sys
 import tempfile
@@ -21,13 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-
-import tyro
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config import Config
+from benchmarks.options import parse, run
+from config import Config, require
 
 _STUDY = "throughput"
 
@@ -45,6 +43,11 @@ class Options:
     rounds: int = 1
     """Repetitions of all, one after the other."""
 
+    def __post_init__(self) -> None:
+        require(min(self.workers, default=1) >= 1, "workers", self.workers, "numbers from 1")
+        for name in ("num_trials", "rounds"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+
 
 class Measured(NamedTuple):
     """Of one worker: seconds from the common start to its last trial's end, in all its trials, and
@@ -57,13 +60,7 @@ class Measured(NamedTuple):
 
 
 def main() -> None:
-    def options(
-        options: Annotated[Options, tyro.conf.arg(name="")],
-        config: Annotated[Config, tyro.conf.arg(name="")] = Config(),  # noqa: B008  # frozen
-    ) -> tuple[Options, Config]:
-        return options, config
-
-    given, config = tyro.cli(options)
+    given, config = parse(Options, __doc__)
     print("workers  threads  storage     trials  seconds  trials/min  overhead  s a trial")
     for round_ in range(given.rounds):
         for num_workers in given.workers:
@@ -77,7 +74,7 @@ def measure(
     num_workers: int, num_trials: int, url: str, config: Config, folder: Path, name: str
 ) -> str:
     """Runs the trials; a line of the table."""
-    from tuning.workers import environment_of
+    from tuning.workers import environment_of, inherited
 
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(num_workers)
@@ -85,10 +82,10 @@ def measure(
     environments = [environment_of(i, num_workers, config.accelerator) for i in range(num_workers)]
     processes = []
     for environment in environments:
-        os.environ.update(environment)  # which a spawned process has from its first import on
         arguments = (num_trials, url, config, folder, name, barrier, results)
         processes.append(context.Process(target=work, args=arguments))
-        processes[-1].start()
+        with inherited(environment):
+            processes[-1].start()
     measured = gather(processes, results)
     wall = max(one.wall for one in measured)
     in_trials = sum(one.in_trials for one in measured)
@@ -129,9 +126,14 @@ def work(
     import lightning as L
     import optuna
     from lightning.pytorch.loggers import TensorBoardLogger
+    from optuna_integration import PyTorchLightningPruningCallback
     from rich.console import Console
 
-    from callbacks import phase_progress
+    from callbacks.convergence_stopping import ConvergenceStopping
+    from callbacks.effective_rank_pruning import EffectiveRankPruning
+    from callbacks.identity_mapping_pruning import IdentityMappingPruning
+    from callbacks.non_finite_pruning import NonFinitePruning
+    from callbacks.phase_progress import PhaseProgress
     from datamodules.token_datamodule import TokenDataModule
     from tuning import objective, trial_loop
     from tuning.display import StudyDisplay
@@ -151,14 +153,13 @@ def work(
     ends: list[float] = []
     trials.time(trial_loop._Loop, "run_one", lambda: ends.append(time.monotonic()))
     training.time(objective.Objective, "_train")
-    for room in (
-        phase_progress.PhaseProgress, objective.NonFinitePruning, objective.ConvergenceStopping,
-        objective.IdentityMappingPruning, objective.EffectiveRankPruning,
-        objective.PyTorchLightningPruningCallback,
+    for kind in (
+        PhaseProgress, NonFinitePruning, ConvergenceStopping, IdentityMappingPruning,
+        EffectiveRankPruning, PyTorchLightningPruningCallback,
     ):  # fmt: skip
         for hook in vars(L.Callback):
-            if hook.startswith("on_") and getattr(room, hook) is not getattr(L.Callback, hook):
-                extras.time(room, hook)
+            if hook.startswith("on_") and getattr(kind, hook) is not getattr(L.Callback, hook):
+                extras.time(kind, hook)
     for method in ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize"):
         extras.time(TensorBoardLogger, method)
     extras.time(optuna.Trial, "set_user_attr")
@@ -215,4 +216,4 @@ class Clock:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,12 +1,13 @@
 """Starts several workers of one study on this machine, each a process of its own."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TextIO, cast
@@ -53,6 +54,18 @@ def environment_of(index: int, num_workers: int, accelerator: Accelerator) -> di
     if visible:
         shared["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
     return shared
+
+
+@contextlib.contextmanager
+def inherited(environment: Mapping[str, str]) -> Iterator[None]:
+    """What is started inside has these variables, from its first import on; we have not, afterwards."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def run_workers(
@@ -125,14 +138,9 @@ class _Crew:
         # A new interpreter each, which reads the variables before it loads a library.
         context = multiprocessing.get_context("spawn")
         receiving, sending = context.Pipe(duplex=False)
-        before = dict(os.environ)
-        os.environ.update(environment)
-        try:
-            process = context.Process(target=_enter, args=(work, arguments, url, start, sending))
+        process = context.Process(target=_enter, args=(work, arguments, url, start, sending))
+        with inherited(environment):
             process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
         sending.close()
         self.processes.append(process)
         self.lines[receiving] = index

@@ -1,9 +1,43 @@
-"""The benchmark of workers on a tiny corpus: its line is there."""
+"""The benchmark of workers on a tiny corpus, and each worker's share of the machine."""
 
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
-from config import Config
+import pytest
+
+import benchmarks.workers
+from benchmarks.workers import Measured
+from config import Config, InputError
 from tests.commands import CHAT, TINY, run
+
+
+def tell_gpu(*arguments: Any) -> None:
+    """A worker that does as many trials as its GPU is called; spawned, so found by its name."""
+    results = arguments[-1]
+    num_trials = int(os.environ["CUDA_VISIBLE_DEVICES"])
+    results.put(Measured(wall=1.0, in_trials=2.0, useful=1.0, num_trials=num_trials))
+
+
+def test_a_worker_has_its_gpu_in_the_second_measurement_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(sys, "argv", ["workers.py", "--workers", "1", "2"])
+    monkeypatch.setattr(benchmarks.workers, "work", tell_gpu)
+    before = dict(os.environ)
+    benchmarks.workers.main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(line[0], line[3]) for line in lines] == [("1", "3"), ("2", "8")]
+    assert os.environ == before
+
+
+@pytest.mark.parametrize("options", ["--workers 1 0", "--num-trials 0", "--batch-size 0"])
+def test_what_is_out_of_range_is_told(monkeypatch: pytest.MonkeyPatch, options: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["workers.py", *options.split()])
+    with pytest.raises(InputError, match=f"{options.split()[0]} is .* it must be "):
+        benchmarks.workers.main()
 
 
 def test_two_workers_have_their_line(tmp_path: Path, tiny_config: Config) -> None:

@@ -21,7 +21,7 @@ from tests.tuning.postgres import PASSWORD, Postgres
 from tuning.quota import FINISHED
 from tuning.storage import open_storage
 from tuning.trial_loop import WORKER
-from tuning.workers import count_workers, environment_of, num_cores
+from tuning.workers import count_workers, environment_of, inherited, num_cores
 
 ROOT = Path(__file__).parents[2]
 CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
@@ -231,6 +231,22 @@ def test_every_worker_has_its_share_of_the_machine(monkeypatch: pytest.MonkeyPat
     given = [environment_of(index, 4, "auto")["CUDA_VISIBLE_DEVICES"] for index in range(4)]
     assert given == ["3", "5", "3", "5"]
     assert "CUDA_VISIBLE_DEVICES" not in environment_of(0, 4, "cpu")
+
+
+def test_what_a_worker_inherits_is_not_left_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    seen = []
+    for index in range(3):
+        with inherited(environment_of(index, 2, "auto")):
+            seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+            assert os.environ["OMP_NUM_THREADS"]
+        assert os.environ == before
+    assert seen == ["3", "5", "3"]
+    with pytest.raises(OSError, match="no process"), inherited({"OMP_NUM_THREADS": "1"}):
+        raise OSError("no process")
+    assert os.environ == before
 
 
 @pytest.mark.parametrize("asked", ["0", "-1", "many", "1.5"])
