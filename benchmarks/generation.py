@@ -12,11 +12,11 @@ printed is the processor time of a token, the median of a round, and the lowest 
 Shapes: C = state, E = embedding, V = vocabulary, B = 1 sequence, H heads, T positions.
 """
 
-import argparse
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config import Config
+from benchmarks.options import parse_alone, run
+from config import Config, require
 from lightning_modules.settings import context_network
 from models.generation import generate, read_prompt
 from models.token_head import Recall, TokenHead
@@ -40,23 +41,41 @@ _WARM_UP = 5
 _ROUNDS = 5
 
 
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    positions: tuple[int, ...] = (100, 10_000, 100_000)
+    """Tokens of a text before the first that is written."""
+    tokens: int = 40
+    """Tokens that are timed in a round."""
+    vocab_size: int = Config.vocab_size
+    """V."""
+
+    def __post_init__(self) -> None:
+        require(min(self.positions, default=1) >= 1, "positions", self.positions, "numbers from 1")
+        for name in ("tokens", "vocab_size"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+
+
 class Contender(NamedTuple):
-    """start: text up to a position to the tokens that follow it, without an end.
+    """start: text up to a position to the tokens that follow it, of which so many will be asked for.
     state_bytes: of what is kept of the text, at a position."""
 
     name: str
     num_weights: int
-    start: Callable[[int], Iterator[Tensor]]
+    start: Callable[[int, int], Iterator[Tensor]]
     state_bytes: Callable[[int], int]
 
 
 def main() -> None:
-    options = _options()
+    options = parse_alone(Options, __doc__)
     torch.manual_seed(0)
-    contenders = [build(options.vocab_size) for build in (_ours, _ours_attending, _lstm, _gpt)]
+    contenders = [build(options.vocab_size) for build in (_ours, _ours_attending, _lstm, gpt)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, V = {options.vocab_size}")
     cases = [(c, position) for c in contenders for position in options.positions]
-    texts = [contender.start(position) for contender, position in cases]
+    num_tokens = _ROUNDS * (_WARM_UP + options.tokens)
+    texts = [contender.start(position, num_tokens) for contender, position in cases]
     rounds = [[_milliseconds(text, options.tokens) for text in texts] for _ in range(_ROUNDS)]
     lowest = [min(times) for times in zip(*rounds, strict=True)]
     print(
@@ -105,7 +124,7 @@ def _ours(vocab_size: int, name: str = "ours", recall: Recall = _NO_RECALL) -> C
     network = context_network(config, vocab_size)
     head = _head(vocab_size, config.context_dim, recall)
 
-    def start(position: int) -> Iterator[Tensor]:
+    def start(position: int, _: int) -> Iterator[Tensor]:
         state = read_prompt(network, head, torch.randint(vocab_size, (1, position)))
         return generate(network, head, state, _greedy)
 
@@ -134,7 +153,7 @@ def _lstm(vocab_size: int) -> Contender:
     head = _head(vocab_size, hidden_dim)
 
     @torch.no_grad()
-    def start(_: int) -> Iterator[Tensor]:
+    def start(_: int, __: int) -> Iterator[Tensor]:
         state = (torch.randn(1, 1, hidden_dim), torch.randn(1, 1, hidden_dim))
         token_B = torch.randint(vocab_size, (1,))
         while True:
@@ -167,21 +186,22 @@ class _Block(nn.Module):
         keys, values = cache[:, :, :, : position + 1]
         found = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values)
         hidden_BC = hidden_BC + self.out(found.flatten(1))
-        return hidden_BC + self.narrow(F.gelu(self.wide(self.norms[1](hidden_BC))))
+        fed_BC: Tensor = self.narrow(F.gelu(self.wide(self.norms[1](hidden_BC))))
+        return hidden_BC + fed_BC
 
 
-def _gpt(vocab_size: int, num_layers: int = 2) -> Contender:
+def gpt(vocab_size: int, num_layers: int = 2) -> Contender:
     """As wide, in whole heads, as makes about as many weights: 12 C² a layer."""
-    num_heads = round((_num_weights() / (12 * num_layers)) ** 0.5 / _HEAD_DIM)
+    num_heads: int = round((_num_weights() / (12 * num_layers)) ** 0.5 / _HEAD_DIM)
     dim = num_heads * _HEAD_DIM
     embedding = nn.Embedding(vocab_size, dim)
     blocks = nn.ModuleList(_Block(dim) for _ in range(num_layers))
     head = _head(vocab_size, dim)
 
     @torch.no_grad()
-    def start(position: int) -> Iterator[Tensor]:
+    def start(position: int, num_tokens: int) -> Iterator[Tensor]:
         # Room for what is written; a cache that grows would be copied, too.
-        cache = torch.randn(num_layers, 2, 1, num_heads, position + 1000, _HEAD_DIM)
+        cache = torch.randn(num_layers, 2, 1, num_heads, position + num_tokens, _HEAD_DIM)
         token_B = torch.randint(vocab_size, (1,))
         while True:
             hidden_BC = embedding(token_B)
@@ -206,13 +226,5 @@ def _num_weights() -> int:
     return config.context_dim * (config.context_dim + config.embed_dim)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--positions", type=int, nargs="+", default=[100, 10_000, 100_000])
-    parser.add_argument("--tokens", type=int, default=40, help="timed in a round, 190 at most")
-    parser.add_argument("--vocab-size", type=int, default=Config().vocab_size)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

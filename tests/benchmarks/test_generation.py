@@ -1,11 +1,13 @@
 """The benchmark of generation in sizes that mean nothing: every line is there, and is right."""
 
 import sys
+from itertools import islice
 
 import pytest
 
 import benchmarks.generation
-from config import Config
+from benchmarks.generation import gpt
+from config import Config, InputError
 
 
 def test_every_model_has_a_line_for_every_position(
@@ -31,3 +33,18 @@ def test_every_model_has_a_line_for_every_position(
     assert states[7] == pytest.approx(8 * states[6])
     assert all(float(row[3]) > 0 for row in rows)
     assert [row[4] for row in rows[::2]] == ["1.00"] * 4
+
+
+def test_a_cache_has_room_for_every_token_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(benchmarks.generation, "_num_weights", lambda: 12 * 64**2)
+    text = gpt(300, num_layers=1).start(50, 1001)
+    assert len(list(islice(text, 1001))) == 1001
+
+
+@pytest.mark.parametrize("options", ["--positions 0", "--tokens 0", "--vocab-size 0"])
+def test_what_is_out_of_range_is_told(monkeypatch: pytest.MonkeyPatch, options: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["generation.py", *options.split()])
+    with pytest.raises(InputError, match=f"{options.split()[0]} is .* it must be "):
+        benchmarks.generation.main()
