@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.devices import CPU, peak_above, start_peak
 from benchmarks.options import parse, run
 from config import Config
 from datamodules.corpora import open_corpus
@@ -36,6 +37,7 @@ from datamodules.token_rows import TokenBatch
 
 Kind = Literal["txt", "jsonl", "parquet"]
 _ROWS_A_GROUP = 1_000
+_MB = 10**6
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,11 @@ def main() -> None:
         print("corpus       MB  seconds: wall  processor   MB/s  memory, MB: start   peak  tokens")
         for kind, megabytes in itertools.product(options.kinds, options.megabytes):
             path = Path(folder) / f"corpus.{kind}"
-            num_bytes = write_corpus(path, documents, megabytes * 1e6)
+            num_bytes = write_corpus(path, documents, megabytes * _MB)
             made = in_new_process(path, config.vocab_size, Path(folder) / "cache")
             print(
-                f"{kind:8} {num_bytes / 1e6:6.4g} {made.seconds:14.1f} {made.processor:10.1f} "
-                f"{num_bytes / 1e6 / made.seconds:6.2f} {made.start:18.0f} {made.peak:6.0f} "
+                f"{kind:8} {num_bytes / _MB:6.4g} {made.seconds:14.1f} {made.processor:10.1f} "
+                f"{num_bytes / _MB / made.seconds:6.2f} {made.start:18.0f} {made.peak:6.0f} "
                 f"{made.num_tokens / 1e6:6.2f}M",
                 flush=True,
             )
@@ -134,17 +136,11 @@ def in_new_process(path: Path, vocab_size: int, cache_dir: Path) -> Tokenised:
 
 def tokenise(path: Path, vocab_size: int, cache_dir: Path) -> Tokenised:
     """Tokenises in this process."""
-    start, began, processor = _memory("VmRSS"), time.perf_counter(), time.process_time()
+    start, began, processor = start_peak(CPU), time.perf_counter(), time.process_time()
     splits = load_tokens(str(path), "train", vocab_size, cache_dir)
     seconds, processor = time.perf_counter() - began, time.process_time() - processor
-    return Tokenised(seconds, processor, _memory("VmHWM"), start, len(splits.train))
-
-
-def _memory(field: str) -> float:
-    """MB of this process, as the kernel counts them."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields[field].split()[0]) * 1024 / 1e6
+    peak = start + peak_above(start, CPU)
+    return Tokenised(seconds, processor, peak / _MB, start / _MB, len(splits.train))
 
 
 class RowsInMemory(Dataset[TokenBatch]):

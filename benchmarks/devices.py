@@ -1,13 +1,18 @@
 """The device that a benchmark computes on: its name, its clock, and the peak of its memory."""
 
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from config import InputError
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
+CPU = torch.device("cpu")
+_RESET_PEAK = "5"
+_HAS_PROC = sys.platform == "linux"
 
 
 def open_device(name: str) -> torch.device:
@@ -43,16 +48,50 @@ def now(device: torch.device) -> float:
 
 
 def start_peak(device: torch.device) -> int:
-    """Bytes that are taken now, from which on the peak is looked for."""
-    if device.type != "cuda":
+    """Bytes that are taken now, from which on the peak is looked for.
+
+    Of a GPU, those of its tensors; of the CPU, all that is resident of this process.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return int(torch.cuda.memory_allocated(device))
+    if device.type != "cpu" or not _HAS_PROC:
         return 0
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    return int(torch.cuda.memory_allocated(device))
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    return resident("VmRSS")
 
 
 def peak_since_start(device: torch.device) -> int | None:
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+    """Bytes that were taken at most since `start_peak`; None where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resident("VmHWM") if device.type == "cpu" and _HAS_PROC else None
+
+
+def peak_above(start: int, device: torch.device) -> int:
+    """Bytes that were taken at most since `start_peak`, above those that it found.
+
+    Raises:
+        InputError: nobody tells.
+    """
+    peak = peak_since_start(device)
+    if peak is None:
+        raise InputError(
+            f"This system does not tell the peak of memory on {device}; Linux does on a CPU, and CUDA "
+            "on its GPUs."
+        )
+    return peak - start
+
+
+def resident(field: str) -> int:
+    """Bytes of this process's memory of one kind, as Linux counts and calls them (man 5 proc_pid_status).
+
+    Raises:
+        OSError: the system is not Linux.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def gib(num_bytes: int | None) -> str:

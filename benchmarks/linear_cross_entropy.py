@@ -4,17 +4,17 @@
         [--num-tokens 2048 16384] [--device cpu]
 
 Each line is a process of its own: forward and backward of the loss alone, from features (N, D).
-Peak memory is what is resident above what was before, or allocated on a GPU; time is the lowest of
-the repetitions: the processor's own, so that other work on the machine counts less, and wall time
-on a GPU.
+Peak memory is what the computation took at most above all that was there before it, features and
+weights among it: of what is resident of the process, or of what is allocated on a GPU. Time is the
+lowest of the repetitions: the processor's own, so that other work on the machine counts less, and
+wall time on a GPU.
 """
 
-import argparse
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +24,33 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.devices import device_name, now, open_device, peak_since_start, start_peak
-from config import InputError
+from benchmarks.devices import MIB, device_name, now, open_device, peak_above, start_peak
+from benchmarks.options import parse_alone, run
+from config import require
 from models.linear_cross_entropy import LARGEST_LOGITS, linear_cross_entropy
 
-_KIB, _MIB = 2**10, 2**20
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    vocab_size: int = 50_257
+    """V."""
+    dims: tuple[int, ...] = (128, 768)
+    """Values of D."""
+    num_tokens: tuple[int, ...] = (2048, 16_384)
+    """Values of N."""
+    repetitions: int = 2
+    """Forward and backward passes of each line."""
+    device: str = "cpu"
+    """Where to compute, as torch names it."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "repetitions"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("dims", "num_tokens"):
+            values = getattr(self, name)
+            require(min(values, default=1) >= 1, name, values, "numbers from 1")
 
 
 class Measured(NamedTuple):
@@ -52,11 +74,11 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def main() -> None:
-    options = _options()
+    options = parse_alone(Options, __doc__)
     device = open_device(options.device)
     print(
         f"torch {torch.__version__}, {device_name(device)}, {torch.get_num_threads()} threads, "
-        f"V = {options.vocab_size}, parts of {LARGEST_LOGITS // 2**20} MiB of logits"
+        f"V = {options.vocab_size}, parts of {LARGEST_LOGITS // MIB} MiB of logits"
     )
     print(f"{'D':>5}{'tokens':>8}  {'way':6}{'peak MiB':>10}{'s':>8}{'loss':>12}{'|dW|':>12}")
     for dim in options.dims:
@@ -75,24 +97,24 @@ def main() -> None:
 def measure(
     way: str, vocab_size: int, dim: int, num_tokens: int, repetitions: int, device_text: str
 ) -> Measured:
-    """Measures in this process, whose peak must not have been higher before."""
+    """Measures in this process."""
     device = torch.device(device_text)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(num_tokens, dim, generator=generator).to(device).requires_grad_()
-    weight = 0.02 * torch.randn(vocab_size, dim, generator=generator)
+    weight = torch.randn(vocab_size, dim, generator=generator).mul_(0.02)
     weight = weight.to(device).requires_grad_()
     bias = torch.zeros(vocab_size, requires_grad=True, device=device)
     targets = torch.randint(vocab_size, (num_tokens,), generator=generator).to(device)
-    before = _start_peak(device)
+    start = start_peak(device)
     seconds = []
     for _ in range(repetitions):
         features.grad = weight.grad = bias.grad = None
-        start = _seconds(device)
+        began = _seconds(device)
         loss = WAYS[way](features, weight, bias, targets)
         torch.autograd.backward(loss)
-        seconds.append(_seconds(device) - start)
+        seconds.append(_seconds(device) - began)
     assert weight.grad is not None
-    peak_mib = (_peak(device) - before) / _MIB
+    peak_mib = peak_above(start, device) / MIB
     return Measured(peak_mib, min(seconds), loss.item(), weight.grad.norm().item())
 
 
@@ -105,32 +127,5 @@ def _seconds(device: torch.device) -> float:
     return time.process_time() if device.type == "cpu" else now(device)
 
 
-def _start_peak(device: torch.device) -> int:
-    """Bytes that are taken now."""
-    return start_peak(device) if device.type == "cuda" else _peak(device)
-
-
-def _peak(device: torch.device) -> int:
-    """Bytes that were taken at most, of a GPU's memory or of the computer's."""
-    on_device = peak_since_start(device)
-    if on_device is not None:
-        return on_device
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--vocab-size", type=int, default=50_257)
-    parser.add_argument("--dims", type=int, nargs="+", default=[128, 768])
-    parser.add_argument("--num-tokens", type=int, nargs="+", default=[2048, 16_384])
-    parser.add_argument("--repetitions", type=int, default=2)
-    parser.add_argument("--device", default="cpu", help="as torch names it")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run(main)

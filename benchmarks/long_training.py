@@ -16,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.devices import MIB, resident
 from benchmarks.options import parse_config, run
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
@@ -25,7 +26,6 @@ from tuning.training import NO_LOGGER, fit_phase, quieten
 
 _BYTES = 257
 """Entries of a vocabulary of bytes."""
-_MIB = 2**20
 
 
 def main() -> None:
@@ -71,14 +71,8 @@ class WatchMemory(L.Callback):
 
     def look(self) -> None:
         """Takes the memory of this moment into account."""
-        self.anonymous = max(self.anonymous, _resident("RssAnon"))
-        self.mapped = max(self.mapped, _resident("RssFile") + _resident("RssShmem"))
-
-
-def _resident(field: str) -> int:
-    """Bytes of this process's memory of one kind, as Linux counts them."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+        self.anonymous = max(self.anonymous, resident("RssAnon"))
+        self.mapped = max(self.mapped, resident("RssFile") + resident("RssShmem"))
 
 
 def _watch(
@@ -88,7 +82,7 @@ def _watch(
     datamodule: TokenDataModule,
     num_epochs: int,
 ) -> None:
-    before, watch = _resident("RssAnon"), WatchMemory()
+    before, watch = resident("RssAnon"), WatchMemory()
     start = time.perf_counter()
     trainer = fit_phase(
         module, datamodule, config=config, num_epochs=num_epochs, logger=NO_LOGGER,
@@ -98,9 +92,9 @@ def _watch(
     assert module.contexts is not None
     num_bytes = module.contexts.rows.nbytes
     print(
-        f"{title}: {num_epochs} epochs in {seconds:.1f} s; contexts {num_bytes / _MIB:,.0f} MiB on "
-        f"{module.contexts.place}; resident {(watch.anonymous - before) / _MIB:,.0f} MiB above the "
-        f"start's {before / _MIB:,.0f} MiB, and {watch.mapped / _MIB:,.0f} MiB of mapped files"
+        f"{title}: {num_epochs} epochs in {seconds:.1f} s; contexts {num_bytes / MIB:,.0f} MiB on "
+        f"{module.contexts.place}; resident {(watch.anonymous - before) / MIB:,.0f} MiB above the "
+        f"start's {before / MIB:,.0f} MiB, and {watch.mapped / MIB:,.0f} MiB of mapped files"
     )
     for name, figure in sorted(trainer.callback_metrics.items()):
         print(f"  {name} {float(figure):.4f}", flush=True)

@@ -7,13 +7,13 @@ with validation and TensorBoard's logs. MiB: weights of F, their gradients and A
 of all training tokens, and what is resident at the peak above what was before the module was made.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import io
 import multiprocessing
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,19 +23,34 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from benchmarks.devices import CPU, MIB, peak_above, start_peak
+from benchmarks.options import parse_alone, run
 from benchmarks.phase1 import CASES
-from config import Config
+from config import Config, Precision, require
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from tuning.training import fit_phase, quieten
 
-_MIB = 2**20
-_RESET_PEAK = "5"
 _NUM_SWEEPS = 2
 
 
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    cases: tuple[str, ...] = tuple(CASES)
+    """Which sizes."""
+    precision: Precision = Config.precision
+    """Arithmetic of the training."""
+
+    def __post_init__(self) -> None:
+        for case in self.cases:
+            require(case in CASES, "cases", case, f"among {', '.join(CASES)}")
+
+
 class Memory(NamedTuple):
-    """Bytes."""
+    """Bytes: weights of F; what is kept to train them, a gradient and Adam's two moments of each
+    (`learning`); contexts of all training tokens; and the peak above what was before the module."""
 
     weights: int
     learning: int
@@ -47,13 +62,12 @@ def measure(config: Config) -> Memory:
     """Trains Phase 1 in this process.
 
     Raises:
-        OSError: the system is not Linux, which alone tells a process its peak.
+        InputError: the system does not tell a process its peak.
     """
     quieten()
     datamodule = TokenDataModule(config)
     datamodule.setup()
-    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
-    before = _resident("VmRSS")
+    start = start_peak(CPU)
     L.seed_everything(config.random_seed, verbose=False)
     module = FixedPointModule(config, datamodule.vocab_size)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
@@ -67,18 +81,12 @@ def measure(config: Config) -> Memory:
         weights=sum(weight.nbytes for weight in weights),
         learning=3 * sum(weight.nbytes for weight in weights if weight.requires_grad),
         contexts=module.contexts.rows.nbytes,
-        peak=_resident("VmHWM") - before,
+        peak=peak_above(start, CPU),
     )
 
 
-def _resident(field: str) -> int:
-    """Bytes of this process's memory: VmRSS, that of now, or VmHWM, the highest so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
 def main() -> None:
-    options = _options()
+    options = parse_alone(Options, __doc__)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.precision}")
     print(f"{'':16}{'weights':>9}{'learning':>9}{'contexts':>9}{'sum':>7}{'peak':>7}   peak / sum")
     for name in options.cases:
@@ -90,19 +98,12 @@ def main() -> None:
             found = pool.apply(measure, (config,))
         *parts, peak = found
         print(
-            f"{name:16}{found.weights / _MIB:9,.0f}{found.learning / _MIB:9,.0f}"
-            f"{found.contexts / _MIB:9,.0f}{sum(parts) / _MIB:7,.0f}{peak / _MIB:7,.0f}"
+            f"{name:16}{found.weights / MIB:9,.0f}{found.learning / MIB:9,.0f}"
+            f"{found.contexts / MIB:9,.0f}{sum(parts) / MIB:7,.0f}{peak / MIB:7,.0f}"
             f"{peak / sum(parts):13.2f}",
             flush=True,
         )
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--precision", default=Config().precision)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    main()
+    run(main)
