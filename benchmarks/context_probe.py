@@ -25,17 +25,15 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import lightning as L
 import torch
 from torch import Tensor
 
 import command_line
+from benchmarks.phases import State, make_phase1
 from config import Config, DiversityLoss, require
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from models.fixed_point import solve_rows
-from models.gated_network import GatedContextNetwork
-from tuning.training import NO_LOGGER, fit_phase
 
 _ROWS_AT_ONCE = 16
 _SHRINKAGE = 1e-2
@@ -128,24 +126,8 @@ def most_frequent(val_RT: Tensor, distances: tuple[int, ...], counts_V: Tensor) 
 def contexts_of(module: FixedPointModule, tokens_RT: Tensor) -> Tensor:
     """Exact contexts, (R, T, C)."""
     network = module.network
-    parts = tokens_RT.split(_ROWS_AT_ONCE)
+    parts = torch.split(tokens_RT, _ROWS_AT_ONCE)
     return torch.cat([solve_rows(network, network.embed(part)) for part in parts])
-
-
-def trained(config: Config, data: TokenDataModule, *, phase1: bool) -> FixedPointModule:
-    """F after Phase 1, or as it was drawn, though its gates know how rare tokens are."""
-    data.config = config
-    L.seed_everything(config.random_seed, verbose=False)
-    module = FixedPointModule(config, data.vocab_size)
-    if phase1:
-        fit_phase(
-            module, data, config=config, num_epochs=config.phase1_max_epochs, logger=NO_LOGGER,
-            callbacks=[],
-        )  # fmt: skip
-        module.forget_contexts()
-    elif isinstance(module.network, GatedContextNetwork):
-        module.network.set_token_counts(data.token_counts())
-    return module
 
 
 def main() -> int:
@@ -171,10 +153,10 @@ def main() -> int:
     def line(loss: str, weight: str, shares: list[float]) -> None:
         print(f"{loss:20} {weight:>6} " + " ".join(f"{share:6.3f}" for share in shares), flush=True)
 
-    def measure(changed: Config, *, phase1: bool) -> list[float]:
+    def measure(changed: Config, state: State) -> list[float]:
         of_seeds = []
         for seed in options.seeds:
-            module = trained(dataclasses.replace(changed, random_seed=seed), data, phase1=phase1)
+            module, *_ = make_phase1(dataclasses.replace(changed, random_seed=seed), data, state)
             pairs = [(tokens, contexts_of(module, tokens)) for tokens in (train_RT, val_RT)]
             of_seeds.append(
                 list(accuracies(pairs[0], pairs[1], options.distances, data.vocab_size))
@@ -182,11 +164,11 @@ def main() -> int:
         return [statistics.mean(values) for values in zip(*of_seeds, strict=True)]
 
     line("most frequent", "", most_frequent(val_RT, options.distances, more.token_counts()))
-    line("untrained", "", measure(config, phase1=False))
+    line("untrained", "", measure(config, "untrained"))
     for loss in options.losses:
         for weight in options.weights:
             changed = dataclasses.replace(config, diversity_loss=loss, dist_reg_weight=weight)
-            line(loss, f"{weight:g}", measure(changed, phase1=True))
+            line(loss, f"{weight:g}", measure(changed, "trained"))
     return 0
 
 

@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import lightning as L
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,12 +30,11 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-from benchmarks.dist_reg_weight import LowestPerplexity
+from benchmarks.phases import make_phase1, train_phase2
 from config import Config, DiversityLoss, Memory
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
 from lightning_modules.fixed_point_module import FixedPointModule
-from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.diagnostics import (
     context_sensitivity,
     effective_rank,
@@ -45,7 +43,7 @@ from models.diagnostics import (
 )
 from models.fixed_point import solve
 from models.sweeps import quasi_newton_step, residuals, sweep
-from tuning.training import NO_LOGGER, fit_phase, quieten
+from tuning.training import quieten
 
 _ROWS = 50
 _TOLERANCE = 1e-4
@@ -143,18 +141,13 @@ def config_of(setting: Setting, seed: int) -> Config:
 
 def train(config: Config) -> tuple[FixedPointModule, TokenDataModule, float, float]:
     """Phase 1, the data it saw, its seconds, and the converged ratio on unseen text at its end."""
-    L.seed_everything(config.random_seed, verbose=False)
     datamodule = TokenDataModule(config)
     datamodule.setup("fit")
-    module = FixedPointModule(config, datamodule.vocab_size)
     start = time.monotonic()
     with contextlib.redirect_stderr(io.StringIO()):
-        trainer = fit_phase(
-            module, datamodule, config=config, num_epochs=config.phase1_max_epochs,
-            logger=NO_LOGGER, callbacks=[],
-        )  # fmt: skip
-    converged = float(trainer.callback_metrics[names.PHASE1_VAL_CONVERGED_RATIO])
-    return module, datamodule, time.monotonic() - start, converged
+        phase1 = make_phase1(config, datamodule, "trained")
+    converged = phase1.figures[names.PHASE1_VAL_CONVERGED_RATIO]
+    return phase1.module, datamodule, time.monotonic() - start, converged
 
 
 @torch.no_grad()
@@ -245,14 +238,10 @@ def ranks_and_perplexity(config: Config) -> tuple[float, float, float]:
     phase2 = dataclasses.replace(config, num_val_samples=64, batch_size=Config.batch_size)
     unseen = TokenDataModule(phase2)
     unseen.setup()
-    lowest = LowestPerplexity()
     with contextlib.redirect_stderr(io.StringIO()):
-        fit_phase(
-            TokenPredictionModule.from_phase1(module, unseen.vocab_size), unseen,
-            config=phase2, num_epochs=phase2.phase2_epochs, logger=NO_LOGGER, callbacks=[lowest],
-        )  # fmt: skip
+        _, val_ppl = train_phase2(module, unseen, phase2)
     val_tokens = unseen.val_rows.tokens[:_ROWS]
-    return rank_of(module, datamodule.train_rows.tokens), rank_of(module, val_tokens), lowest.value
+    return rank_of(module, datamodule.train_rows.tokens), rank_of(module, val_tokens), val_ppl
 
 
 def read(records: Path) -> Table:

@@ -1,7 +1,8 @@
 """`val_ppl` against fixed values of `dist_reg_weight`, several seeds each, nothing pruned.
 
 Answers whether a study of these sizes ranks signal: the spread over the values is compared with
-the spread over seeds. The control leaves Phase 1 out: its token head reads an untrained F.
+the spread over seeds. The controls leave Phase 1 out: their token heads read an F as it was drawn
+(untrained), and one that has its embedding from the training text, with which Phase 1 starts (read).
 
     python benchmarks/dist_reg_weight.py
     python benchmarks/dist_reg_weight.py --weights 0.05 0.5 --seeds 0 1 --num-samples 64
@@ -19,18 +20,17 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import lightning as L
 import torch
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
+from benchmarks.phases import State, make_phase1, train_phase2
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
-from lightning_modules.fixed_point_module import FixedPointModule
-from lightning_modules.token_prediction_module import TokenPredictionModule
-from tuning.training import NO_LOGGER, fit_phase
+
+CONTROLS: tuple[State, ...] = ("untrained", "read")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Grid:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Values of random-seed."""
     control: bool = True
-    """Measure an untrained F as well."""
+    """Measure F without Phase 1 as well."""
     plot: Path | None = None
     """PNG to draw the table to."""
 
@@ -55,34 +55,12 @@ class Cell(NamedTuple):
     seconds: float
 
 
-class LowestPerplexity(L.Callback):
-    """Keeps the lowest `val_ppl` of a phase's epochs."""
-
-    def __init__(self) -> None:
-        self.value = float("inf")
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.value = min(self.value, float(trainer.callback_metrics[names.VAL_PPL]))
-
-
-def measure(config: Config, datamodule: TokenDataModule, *, phase1: bool) -> Cell:
-    """Trains once, as a trial does; without Phase 1, its weights stay as they were drawn."""
+def measure(config: Config, datamodule: TokenDataModule, state: State) -> Cell:
+    """Trains once, as a trial does; Phase 2 alone where F is not trained."""
     start = time.monotonic()
-    L.seed_everything(config.random_seed, verbose=False)
-    module = FixedPointModule(config, datamodule.vocab_size)
-    figures: dict[str, float] = {}
-    if phase1:
-        trainer = fit_phase(
-            module, datamodule, config=config, num_epochs=config.phase1_max_epochs,
-            logger=NO_LOGGER, callbacks=[],
-        )  # fmt: skip
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    lowest = LowestPerplexity()
-    fit_phase(
-        TokenPredictionModule.from_phase1(module, datamodule.vocab_size), datamodule,
-        config=config, num_epochs=config.phase2_epochs, logger=NO_LOGGER, callbacks=[lowest],
-    )  # fmt: skip
-    return Cell(lowest.value, figures, time.monotonic() - start)
+    phase1 = make_phase1(config, datamodule, state)
+    _, val_ppl = train_phase2(phase1.module, datamodule, config)
+    return Cell(val_ppl, phase1.figures, time.monotonic() - start)
 
 
 def row(label: str, cells: list[Cell]) -> str:
@@ -118,28 +96,26 @@ def main() -> None:
     table: dict[float, list[Cell]] = {}
     for weight in grid.weights:
         table[weight] = measure_seeds(
-            dataclasses.replace(config, dist_reg_weight=weight), datamodule, grid, phase1=True
+            dataclasses.replace(config, dist_reg_weight=weight), datamodule, grid, "trained"
         )
         print(row(f"{weight:g}", table[weight]), flush=True)
-    control: list[Cell] = []
-    if grid.control:
-        control = measure_seeds(config, datamodule, grid, phase1=False)
-        print(row("untrained", control), flush=True)
+    controls: dict[State, list[Cell]] = {}
+    for state in CONTROLS if grid.control else ():
+        controls[state] = measure_seeds(config, datamodule, grid, state)
+        print(row(state, controls[state]), flush=True)
     print(compare_spreads(table))
     if grid.plot is not None:
-        draw(table, control, config.min_effective_rank).savefig(grid.plot, dpi=150)
+        draw(table, controls, config.min_effective_rank).savefig(grid.plot, dpi=150)
 
 
 def measure_seeds(
-    config: Config, datamodule: TokenDataModule, grid: Grid, *, phase1: bool
+    config: Config, datamodule: TokenDataModule, grid: Grid, state: State
 ) -> list[Cell]:
     """One training for each seed; the data are the same, their order is not."""
-    cells = []
-    for seed in grid.seeds:
-        seeded = dataclasses.replace(config, random_seed=seed)
-        datamodule.config = seeded
-        cells.append(measure(seeded, datamodule, phase1=phase1))
-    return cells
+    return [
+        measure(dataclasses.replace(config, random_seed=seed), datamodule, state)
+        for seed in grid.seeds
+    ]
 
 
 def compare_spreads(table: dict[float, list[Cell]]) -> str:
@@ -157,7 +133,9 @@ def compare_spreads(table: dict[float, list[Cell]]) -> str:
 
 
 def draw(
-    table: dict[float, list[Cell]], control: list[Cell], min_effective_rank: float
+    table: dict[float, list[Cell]],
+    controls: dict[State, list[Cell]],
+    min_effective_rank: float,
 ) -> "matplotlib.figure.Figure":
     """`val_ppl` of every training against the weight; hollow where its rank would be pruned."""
     import matplotlib.figure
@@ -169,9 +147,10 @@ def draw(
             kept = cell.phase1[names.PHASE1_EFFECTIVE_RANK_RATIO] >= min_effective_rank
             face = "tab:blue" if kept else "none"
             axes.plot(weight, cell.val_ppl, "o", color="tab:blue", markerfacecolor=face)
-    if control:
-        mean = statistics.mean(cell.val_ppl for cell in control)
-        axes.axhline(mean, color="tab:gray", linestyle="--", label="untrained F (Phase 1 left out)")
+    for (state, cells), style in zip(controls.items(), ("--", ":"), strict=False):
+        mean = statistics.mean(cell.val_ppl for cell in cells)
+        axes.axhline(mean, color="tab:gray", linestyle=style, label=f"{state} F (no Phase 1)")
+    if controls:
         axes.legend()
     axes.set(xscale="log", xlabel="dist_reg_weight", ylabel="val_ppl")
     axes.set_title("One dot a seed; hollow: below the minimum of effective rank")

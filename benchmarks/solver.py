@@ -32,22 +32,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-import lightning as L
 import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.devices import device_name, now, open_device, seconds_of
+from benchmarks.phases import make_phase1
 from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
-from lightning_modules.fixed_point_module import FixedPointModule
 from models.context_network import ContextNetwork
 from models.fixed_point import FixedPointResult, Method, solve
 from models.gated_network import GatedContextNetwork
 from models.solver_cost import application_seconds
 from models.sweeps import quasi_newton_step
-from tuning.training import NO_LOGGER, fit_phase, quieten
+from tuning.training import quieten
 
 AnyNetwork = ContextNetwork | GatedContextNetwork
 
@@ -112,14 +111,9 @@ def main() -> None:
 
 def train(config: Config, datamodule: TokenDataModule) -> AnyNetwork:
     """Phase 1, with nothing pruned; the network, in evaluation mode."""
-    L.seed_everything(config.random_seed, verbose=False)
-    module = FixedPointModule(config, datamodule.vocab_size)
     with contextlib.redirect_stderr(io.StringIO()):
-        fit_phase(
-            module, datamodule, config=config, num_epochs=config.phase1_max_epochs,
-            logger=NO_LOGGER, callbacks=[],
-        )  # fmt: skip
-    return module.network.eval()
+        phase1 = make_phase1(config, datamodule, "trained")
+    return phase1.module.network.eval()
 
 
 def describe(network: AnyNetwork, embed_dim: int) -> str:

@@ -30,13 +30,11 @@ import lightning as L
 import torch
 
 import command_line
-from benchmarks.context_probe import trained
-from benchmarks.dist_reg_weight import LowestPerplexity
+from benchmarks.phases import make_phase1, train_phase2
 from config import Config, InputError, require
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.fixed_point import solve
-from tuning.training import NO_LOGGER, fit_phase
 
 _FROZEN = "frozen"
 _TOLERANCE = 1e-4
@@ -105,15 +103,10 @@ def configured(config: Config, gradient: str) -> Config:
 
 def measure(config: Config, data: TokenDataModule, *, phase1: bool) -> Cell:
     """Trains Phase 2 once, with Phase 1 before it or without."""
-    module = TokenPredictionModule.from_phase1(
-        trained(config, data, phase1=phase1), data.vocab_size
-    )
-    lowest, clock = LowestPerplexity(), EpochSeconds()
-    fit_phase(
-        module, data, config=config, num_epochs=config.phase2_epochs, logger=NO_LOGGER,
-        callbacks=[lowest, clock],
-    )  # fmt: skip
-    return Cell(lowest.value, statistics.median(clock.seconds), _sweeps(module, data))
+    start = make_phase1(config, data, "trained" if phase1 else "untrained").module
+    clock = EpochSeconds()
+    module, val_ppl = train_phase2(start, data, config, callbacks=[clock])
+    return Cell(val_ppl, statistics.median(clock.seconds), _sweeps(module, data))
 
 
 @torch.no_grad()

@@ -170,7 +170,7 @@ class Ours:
         self.task = task
         self._variant = VARIANTS[name]
         ranges = dict(_OURS_RANGES)
-        if self._variant.phase1:
+        if self._variant.network == "trained":
             ranges["dist_reg_weight"] = TUNABLE["dist_reg_weight"]
         self.ranges: Mapping[str, Range] = {
             name: ranges[name] for name in ranges if name not in task.overrides

@@ -13,7 +13,7 @@ from config import Config, require
 KNESER_NEY = "kneser-ney"
 ModelName = Literal[
     "kneser-ney", "lstm", "gpt", "mingru",
-    "ours-untrained", "ours-frozen", "ours-unfrozen", "ours-unfrozen-no-phase1",
+    "ours-untrained", "ours-read", "ours-frozen", "ours-unfrozen", "ours-unfrozen-no-phase1",
 ]  # fmt: skip
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 SHARED = (
@@ -29,8 +29,8 @@ class Options:
     """What to compare."""
 
     models: tuple[ModelName, ...] = MODELS
-    """Which models; `ours-…` leave Phase 1 out (untrained, no-phase1) or not, and train F with the
-    token head (unfrozen) or not."""
+    """Which models; `ours-…` leave Phase 1 out (untrained, no-phase1; read, which has its embedding from
+    the training text) or not, and train F with the token head (unfrozen) or not."""
     tokens: tuple[int, ...] = (64_000, 512_000, 3_000_000)
     """Training tokens; whole sequences of them, and what the corpus has where it has fewer."""
     parameters: tuple[float, ...] = (1.5e6,)

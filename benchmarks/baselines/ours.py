@@ -15,13 +15,12 @@ from torch import Tensor
 
 from benchmarks.baselines.sizing import solve_size
 from benchmarks.baselines.training import BestEpoch, Training
+from benchmarks.phases import State, make_phase1
 from callbacks.convergence_stopping import ConvergenceStopping
 from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules import metric_names as names
-from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
-from models.gated_network import GatedContextNetwork
 from models.generation import GenerationState, next_logits, read_prompt, read_token
 from tuning.training import NO_LOGGER, fit_phase
 
@@ -29,18 +28,19 @@ _SIZES = ("context_dim", "embed_dim", "head_embed_dim", "head_hidden_dim")
 
 
 class Variant(NamedTuple):
-    """phase1: whether F is trained by it, or stays as it was drawn. freeze_context: `Config`'s."""
+    """network: the state of F that Phase 2 starts from. freeze_context: `Config`'s."""
 
-    phase1: bool
+    network: State
     freeze_context: bool
 
 
 VARIANTS: Mapping[str, Variant] = types.MappingProxyType(
     {
-        "ours-untrained": Variant(phase1=False, freeze_context=True),
-        "ours-frozen": Variant(phase1=True, freeze_context=True),
-        "ours-unfrozen": Variant(phase1=True, freeze_context=False),
-        "ours-unfrozen-no-phase1": Variant(phase1=False, freeze_context=False),
+        "ours-untrained": Variant("untrained", freeze_context=True),
+        "ours-read": Variant("read", freeze_context=True),
+        "ours-frozen": Variant("trained", freeze_context=True),
+        "ours-unfrozen": Variant("trained", freeze_context=False),
+        "ours-unfrozen-no-phase1": Variant("untrained", freeze_context=False),
     }
 )
 
@@ -121,29 +121,18 @@ def train_ours(
 ) -> Training:
     """Both phases as a trial of the study runs them, nothing pruned; the best epoch is kept.
 
-    Without Phase 1 the weights of F stay as they were drawn, and its gates know the tokens' counts
-    all the same: these are no result of training. Seconds are those of both phases.
+    Seconds are those of both phases.
 
     Raises:
         FloatingPointError: a validation loss is not finite.
     """
     start = time.monotonic()
     config = dataclasses.replace(config, freeze_context=variant.freeze_context)
-    datamodule.config = config
-    L.seed_everything(config.random_seed, verbose=False)
-    phase1 = FixedPointModule(config, datamodule.vocab_size)
-    num_sweeps = 0
-    if variant.phase1:
-        if compiled:
-            phase1.compile_steps()
-        num_sweeps = fit_phase(
-            phase1, datamodule, config=config, num_epochs=config.phase1_max_epochs,
-            logger=NO_LOGGER, callbacks=[ConvergenceStopping(config.phase1_min_converged_ratio)],
-        ).current_epoch  # fmt: skip
-    elif isinstance(phase1.network, GatedContextNetwork):
-        phase1.network.set_token_counts(datamodule.token_counts())
-    module = TokenPredictionModule.from_phase1(phase1, datamodule.vocab_size)
-    phase1.forget_contexts()
+    phase1 = make_phase1(
+        config, datamodule, variant.network, compiled=compiled,
+        callbacks=[ConvergenceStopping(config.phase1_min_converged_ratio)],
+    )  # fmt: skip
+    module = TokenPredictionModule.from_phase1(phase1.module, datamodule.vocab_size)
     if compiled:
         module.compile_steps()
     best = BestEpoch(patience)
@@ -152,7 +141,7 @@ def train_ours(
         logger=NO_LOGGER, callbacks=[_EarlyStopping(best)],
     )  # fmt: skip
     module.contexts = module.val_contexts = None
-    return best.training(module, num_sweeps + best.num_epochs, start)
+    return best.training(module, phase1.num_sweeps + best.num_epochs, start)
 
 
 class _EarlyStopping(L.Callback):
