@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--parts correctness solver memory training phase2]
     python benchmarks/gpu.py --device cpu --small     the same code in sizes of seconds
 
-Needs neither Optuna nor a network. The text is --corpus, or, where the default corpus is not
+Needs neither Optuna nor the internet. The text is --corpus, or, where the default corpus is not
 installed, the newest file of --cache-dir that a study made elsewhere.
 
 correctness: root mean square of the error over that of the contexts, on the device against float64
@@ -18,7 +18,8 @@ memory: seconds to take a step's contexts from all of a text's and to put them b
 training: steps of Phase 1 with bf16 autocast in a bare loop. TF32 is that of what autocast leaves
     in single precision: diversity's products above all. Shares are of the rate of a large square
     product in bf16, and of the products of a layer in its own shapes, measured in this run; FLOPs
-    are `training_flops`. GiB is the peak of the device's memory.
+    are those of the whole loss, as benchmarks/phase1.py counts them. GiB is the peak of the
+    device's memory.
 """
 
 import argparse

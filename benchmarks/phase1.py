@@ -27,13 +27,12 @@ from torch.nn.functional import linear
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.training_step import Phase1Step
+from benchmarks.training_step import Flops, Phase1Step, flops
 from config import Config
 from datamodules.row_sampler import RowSampler
 from datamodules.token_datamodule import TokenDataModule
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.schedule import with_warmup
-from models.contraction import EVERY
 from tuning.training import fit_phase, quieten
 
 _PRODUCT_SIZE = 2048
@@ -54,20 +53,6 @@ CASES: Mapping[str, Config] = {
         Config(), num_layers=2, context_dim=2048, embed_dim=1024, num_samples=50
     ),
 }
-
-
-class Flops(NamedTuple):
-    """A training token's FLOPs in one sweep.
-
-    formula: 6 L (C + E)². exact: 6 a weight, less the gradient by the first layer's inputs.
-    What the loss asks for besides, which neither has. diversity: the products of the second moments,
-    forward and backward. contraction: an application of F at every sixteenth position.
-    """
-
-    formula: int
-    exact: int
-    diversity: int
-    contraction: int
 
 
 class Turn(NamedTuple):
@@ -99,20 +84,6 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.precision}")
     for name in options.cases:
         _compare(name, _config(CASES[name], options), options.repetitions)
-
-
-def flops(config: Config) -> Flops:
-    """Counts a configuration's FLOPs a token and sweep."""
-    context_dim, num_inputs = config.context_dim, config.context_dim + config.embed_dim
-    outputs = [num_inputs] * (config.num_layers - 1) + [context_dim]
-    num_weights = sum(outputs) * num_inputs
-    exact = 6 * num_weights - 2 * outputs[0] * num_inputs
-    return Flops(
-        formula=6 * config.num_layers * num_inputs**2,
-        exact=exact,
-        diversity=4 * context_dim**2,
-        contraction=exact // EVERY if config.contraction_weight > 0 else 0,
-    )
 
 
 class BareLoop:
@@ -236,12 +207,12 @@ def _print_times(turns: list[Turn], count: Flops, num_tokens: int) -> None:
     print(
         f"  matrix product {rate / 1e9:.0f} GFLOP/s, best {max(t.rate for t in turns) / 1e9:.0f}; "
         f"MFLOP a token: formula {count.formula / 1e6:.2f}, exact {count.exact / 1e6:.2f}, of the whole "
-        f"loss {sum(count[1:]) / 1e6:.2f}"
+        f"loss {count.whole_loss / 1e6:.2f}"
     )
     print(
         "  seconds a sweep        median     best | share of the rate: formula, exact, whole loss"
     )
-    floors = (count.formula, count.exact, sum(count[1:]))
+    floors = (count.formula, count.exact, count.whole_loss)
     for name, floor in zip(("formula", "exact", "whole loss"), floors, strict=True):
         print(f"  {'floor, ' + name:22} {num_tokens * floor / rate:6.4f}")
     for kind in ("bare", "ours"):

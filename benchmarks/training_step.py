@@ -6,6 +6,7 @@ Shapes: B rows, T tokens, V = vocabulary, C = context_dim, E = embed_dim.
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,14 +17,33 @@ from config import Config
 from lightning_modules.schedule import with_warmup
 from lightning_modules.settings import context_network, gate_parameters, phase1_parameters
 from models.context_network import ContextNetwork
-from models.contraction import contraction, lasting_disturbance
+from models.contraction import EVERY, contraction, lasting_disturbance
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
 from models.gated_network import GatedContextNetwork
-from models.solver_cost import count_weights
 from models.sweeps import quasi_newton_step, residuals, sweep
 
 AnyNetwork = ContextNetwork | GatedContextNetwork
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Flops(NamedTuple):
+    """A training token's FLOPs in one sweep.
+
+    formula: 6 L (C + E)². exact: 6 a weight, less the gradient by the first layer's inputs.
+    What the loss asks for besides, which neither has. diversity: the products of the second moments,
+    forward and backward. contraction: an application of F at every sixteenth position. The
+    quasi-Newton step, and what is not a product, is left out.
+    """
+
+    formula: int
+    exact: int
+    diversity: int
+    contraction: int
+
+    @property
+    def whole_loss(self) -> int:
+        """What a step cannot do without."""
+        return self.exact + self.diversity + self.contraction
 
 
 class Phase1Step:
@@ -109,11 +129,15 @@ def train(network: AnyNetwork, config: Config, rows_BT: Tensor) -> None:
             scheduler.step()
 
 
-def training_flops(network: AnyNetwork) -> int:
-    """FLOPs a token that a step cannot do without.
-
-    6 a weight, less the gradient by the first layer's inputs, and the products of the second
-    moments, forward and backward. The quasi-Newton step and what is not a product is left out.
-    """
-    first = sum(p.numel() for p in network.layers[0].parameters() if p.ndim == 2)
-    return 6 * count_weights(network) - 2 * first + 4 * network.context_dim**2
+def flops(config: Config) -> Flops:
+    """Counts a configuration's FLOPs a token and sweep."""
+    context_dim, num_inputs = config.context_dim, config.context_dim + config.embed_dim
+    outputs = [num_inputs] * (config.num_layers - 1) + [context_dim]
+    num_weights = sum(outputs) * num_inputs
+    exact = 6 * num_weights - 2 * outputs[0] * num_inputs
+    return Flops(
+        formula=6 * config.num_layers * num_inputs**2,
+        exact=exact,
+        diversity=4 * context_dim**2,
+        contraction=exact // EVERY if config.contraction_weight > 0 else 0,
+    )

@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from benchmarks.devices import gib, peak_since_start, seconds_of, start_peak
 from benchmarks.gpu_parts.bench import SEQUENCE, Bench
 from benchmarks.solver import text_rows
-from benchmarks.training_step import AnyNetwork, Phase1Step, new_network, training_flops
+from benchmarks.training_step import AnyNetwork, Phase1Step, flops, new_network
 from config import Config
 
 
@@ -48,7 +48,6 @@ def _training_line(
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.compiler.reset()
     network = new_network(config, bench.text.counts, bench.device)
-    flops = bench.sizes.step_tokens * training_flops(network)
     start_peak(bench.device)
     try:
         seconds = step_seconds(network, config, bench, compiled)
@@ -56,7 +55,7 @@ def _training_line(
         return "too little memory on the device"
     finally:
         torch.set_float32_matmul_precision("highest")
-    rate = flops / seconds
+    rate = bench.sizes.step_tokens * flops(config).whole_loss / seconds
     shares = " ".join(f"{rate / peak:9.1%}" for peak in rates)
     return (
         f"{bench.sizes.step_tokens / seconds:10,.0f} {1e3 * seconds:10.2f} {rate / 1e12:8.4g} "
