@@ -133,6 +133,7 @@ def _self_test(config: Config) -> int:
 
 def _train(command: Command) -> int:
     from datamodules.token_datamodule import TokenDataModule
+    from tuning.folders import require_writable_folder
     from tuning.full_length import FullRun, start_run
     from tuning.training import check_accelerator
 
@@ -140,6 +141,11 @@ def _train(command: Command) -> int:
     is_first = is_first_process()
     check_accelerator(config)
     run_dir = _run_dir(command)
+    # Before the corpus is read, which may take long.
+    if is_first and command.train.resume is not None:
+        require_writable_folder("--resume", run_dir)
+    elif is_first and command.train.run_dir is not None:
+        require_writable_folder("--run-dir", run_dir)
     datamodule = TokenDataModule(config)
     datamodule.setup()
     console = Console(quiet=not is_first)

@@ -10,6 +10,7 @@ from typing import Any
 
 from config import Config, InputError
 from datamodules.whole_files import write_bytes_whole
+from tuning.folders import require_writable_folder
 
 _TEMPLATE = '''"""The best configuration of a study; written by optimize.py, made anew by the next one."""
 
@@ -51,10 +52,11 @@ def check_writable(path: Path) -> None:
     """Finds out before the study, not after it, that its result cannot be written.
 
     Raises:
-        InputError: the folder does not exist or the path is a folder.
+        InputError: the folder does not exist or takes no file, or the path is a folder.
     """
     if path.is_dir() or path.suffix != ".py" or not path.parent.is_dir():
         raise InputError(f"--output {path} must be a .py file in a folder that exists.")
+    require_writable_folder("--output", path.parent)
 
 
 def load_config(name: str) -> Config:

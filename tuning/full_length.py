@@ -32,6 +32,7 @@ from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.model_folder import read_config, save_model, write_config
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning.display import describe_phase1, describe_phase2
+from tuning.folders import require_writable_folder
 from tuning.metrics_file import MetricsFile, drop_rows_after
 from tuning.run_options import RunOptions, check_divides, is_first_process, processes_of
 from tuning.training import fit_phase, make_trainer
@@ -47,13 +48,13 @@ def start_run(run_dir: Path, config: Config, options: RunOptions = RunOptions())
     """Makes a run directory and stores the configuration and the options in it.
 
     Raises:
-        InputError: there is something in the folder already.
+        InputError: there is something in the folder already, or it cannot be written to.
     """
-    if run_dir.exists() and any(run_dir.iterdir()):
+    require_writable_folder("--run-dir", run_dir)
+    if any(run_dir.iterdir()):
         raise InputError(
             f"--run-dir {run_dir} is not empty; give another, or --resume {run_dir} to go on."
         )
-    run_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(options), indent=2)
     (run_dir / _OPTIONS_FILE).write_text(text + "\n", encoding="utf-8")
     # Last: a folder that has it is a run's.

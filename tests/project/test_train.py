@@ -1,0 +1,41 @@
+"""train.py in the test's own process: what a user gets wrong, and how a run ends that cannot go on."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import command_line
+import train
+
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Told:
+    """What train.py, run in an empty folder, writes to standard error, having ended with a code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "listen_for_signals", lambda: None)
+
+    def run(*arguments: str, expect: int = 2) -> str:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            command_line.run(train.main)
+        error = capfd.readouterr().err
+        assert ended.value.code == expect, error
+        return error
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["file", "file/run", "/proc/run"])
+def test_a_run_folder_that_cannot_be_made_is_told_before_the_corpus_is_read(
+    told: Told, name: str
+) -> None:
+    Path("file").write_text("precious")
+    error = told("--run-dir", name, "--corpus", "none.txt")
+    assert error.startswith(f"error: --run-dir {name} cannot be written to: ")
+    assert len(error.splitlines()) == 1
