@@ -22,6 +22,7 @@ from callbacks.context_parts import ContextParts
 from callbacks.convergence_stopping import ConvergenceStopping
 from callbacks.exact_resume import ExactResume
 from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.non_finite_stopping import NonFiniteStopping
 from callbacks.phase_progress import Describe, PhaseProgress
 from callbacks.step_log import StepLog
 from callbacks.whole_steps import WholeSteps
@@ -112,7 +113,7 @@ class FullRun:
             The module of the epoch with the lowest `val_ppl`.
 
         Raises:
-            FloatingPointError: Phase 1's contexts or Phase 2's perplexity are no numbers.
+            FloatingPointError: Phase 1's contexts or an epoch's `val_ppl` are no numbers.
         """
         # Once, as a trial does, whose `val_ppl` is then met again. Of what is drawn, only Phase 1's
         # first weights come before Phase 2's, whether Phase 1 ran just now or not.
@@ -166,13 +167,15 @@ class FullRun:
         return module
 
     def _phase2(self, module: TokenPredictionModule) -> TokenPredictionModule:
+        best = self.run_dir / _PHASE2 / "best.ckpt"
         callbacks: list[L.Callback] = [
+            NonFiniteStopping(best),
             ModelCheckpoint(
                 self.run_dir / _PHASE2,
                 filename="best",
                 monitor=names.VAL_PPL,
                 enable_version_counter=False,
-            )
+            ),
         ]
         if self.options.patience is not None:
             callbacks.append(EarlyStopping(names.VAL_PPL, patience=self.options.patience))
@@ -184,10 +187,10 @@ class FullRun:
             if self.options.patience is not None and trainer.current_epoch < num_epochs:
                 self._say(f"  Phase 2: no lower val_ppl for {self.options.patience} epochs")
             self._mark_done(_PHASE2)
-        best = self.run_dir / _PHASE2 / "best.ckpt"
-        if not best.is_file():
-            raise FloatingPointError("Phase 2 had no epoch with a finite perplexity")
-        return TokenPredictionModule.load_from_checkpoint(best, weights_only=True)
+        module = TokenPredictionModule.load_from_checkpoint(best, weights_only=True)
+        if not _is_finite(module):
+            raise FloatingPointError(f"the weights in {best} are not finite")
+        return module
 
     def _fit(
         self,

@@ -9,6 +9,13 @@ import pytest
 import command_line
 import train
 
+CHAT = Path(__file__).parents[1] / "datamodules" / "data" / "ultrachat_sample.jsonl"
+TINY = (
+    "--preset smoke --vocab-size 300 --num-samples 8 --num-val-samples 4 --max-seq-length 32 "
+    "--context-dim 16 --identity-mapping-threshold 1 --min-effective-rank 0.05 --accelerator cpu "
+    f"--corpus {CHAT}"
+).split()
+
 Told = Callable[..., str]
 
 
@@ -39,3 +46,13 @@ def test_a_run_folder_that_cannot_be_made_is_told_before_the_corpus_is_read(
     error = told("--run-dir", name, "--corpus", "none.txt")
     assert error.startswith(f"error: --run-dir {name} cannot be written to: ")
     assert len(error.splitlines()) == 1
+
+
+def test_a_run_that_diverges_fails_and_exports_no_model(told: Told) -> None:
+    diverging = "--phase2-learning-rate 1000 --gradient-clip 0 --weight-decay 3".split()
+    error = told(*TINY, *diverging, "--run-dir", "run", expect=1)
+    assert error == (
+        "error: val_ppl was nan in epoch 1; try a lower learning rate. Logs are in run.\n"
+    )
+    assert not Path("run", "model").exists()
+    assert not Path("run", "phase2", "best.ckpt").exists()

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,44 @@ def test_phase_2_ends_when_val_ppl_no_longer_falls(
     run.train()
     assert len([row for row in rows_of(tmp_path, "phase2") if row["val_ppl"]]) == 3
     assert "Phase 2: no lower val_ppl for 2 epochs" in written(run)
+
+
+def test_a_perplexity_that_is_no_number_ends_the_run_and_leaves_the_best_epoch_before(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Continued, it ends alike: what it goes on from is finite too."""
+    config = dataclasses.replace(tiny_config, phase2_epochs=4)
+    start_run(tmp_path, config)
+    original = TokenPredictionModule.training_step
+
+    def diverging(self: TokenPredictionModule, *arguments: Any) -> torch.Tensor:
+        loss = original(self, *arguments)
+        return loss * math.nan if self.trainer.current_epoch == 2 else loss
+
+    monkeypatch.setattr(TokenPredictionModule, "training_step", diverging)
+    best = tmp_path / "phase2" / "best.ckpt"
+    for _ in range(2):
+        with pytest.raises(FloatingPointError) as ended:
+            full_run(config, tiny_data, tmp_path).train()
+        expected = f"val_ppl was nan in epoch 3; the best epoch before it is {best}"
+        assert str(ended.value) == expected
+        for path in (best, best.with_name("last.ckpt")):
+            state = torch.load(path, weights_only=True)["state_dict"]
+            assert all(weight.isfinite().all() for weight in state.values())
+
+
+def test_a_model_that_is_not_finite_is_not_taken_for_the_best(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    """As a run has left it that ended before perplexities were looked at."""
+    start_run(tmp_path, tiny_config)
+    full_run(tiny_config, tiny_data, tmp_path).train()
+    best = tmp_path / "phase2" / "best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["state_dict"]["head.output_bias"].fill_(math.nan)
+    torch.save(checkpoint, best)
+    with pytest.raises(FloatingPointError, match=r"best\.ckpt are not finite"):
+        full_run(tiny_config, tiny_data, tmp_path).train()
 
 
 def test_a_run_that_had_ended_early_trains_no_further(
