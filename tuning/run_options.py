@@ -8,6 +8,8 @@ from config import InputError, require
 
 Strategy = Literal["auto", "ddp"]
 
+_MAX_MINUTES = 10**6
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -39,8 +41,9 @@ class RunOptions:
             value = getattr(self, name)
             require(value in (None, "auto") or value >= 1, name, value, "1 or more")
         minutes = self.checkpoint_minutes
-        holds = minutes is None or minutes > 0
-        require(holds, "checkpoint_minutes", minutes, "a positive number")
+        holds = minutes is None or 0 < minutes <= _MAX_MINUTES
+        right = f"a positive number, {_MAX_MINUTES} at most"
+        require(holds, "checkpoint_minutes", minutes, right)
 
 
 class Processes(NamedTuple):

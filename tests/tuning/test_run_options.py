@@ -1,5 +1,7 @@
 """Devices, and what cannot be shared by them."""
 
+import math
+
 import pytest
 
 from config import InputError
@@ -35,6 +37,8 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
         ("patience", 0),
         ("accumulate_grad_batches", 0),
         ("checkpoint_minutes", 0.0),
+        ("checkpoint_minutes", math.inf),
+        ("checkpoint_minutes", math.nan),
     ],
 )
 def test_a_value_outside_its_range_is_refused_by_name(field: str, value: object) -> None:
