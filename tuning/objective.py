@@ -99,15 +99,13 @@ class Objective:
         try:
             phase1 = self._phase1(trial, config, logger)
             return self._phase2(trial, phase1, logger)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            trial.set_constraint("memory", 1.0)
-            disqualify(trial, OUT_OF_MEMORY, float("nan"), str(error).splitlines()[0])
-        except RuntimeError as error:
-            # A CPU's allocator has no exception class of its own.
-            if "can't allocate memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
                 raise
             trial.set_constraint("memory", 1.0)
-            disqualify(trial, OUT_OF_MEMORY, float("nan"), str(error).splitlines()[0])
+            # Python's own error has no message.
+            message = str(error).partition("\n")[0] or type(error).__name__
+            disqualify(trial, OUT_OF_MEMORY, float("nan"), message)
 
     def _phase1(
         self, trial: optuna.Trial, config: Config, logger: TensorBoardLogger
@@ -177,6 +175,12 @@ class _Timed:
 
     def __exit__(self, *_: object) -> None:
         self.trial.set_user_attr(self.name, round(time.monotonic() - self.start, 2))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # A CPU's allocator has no exception class of its own.
+    is_told = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_told or "can't allocate memory" in str(error)
 
 
 def _reported(trial: optuna.Trial) -> list[float]:
