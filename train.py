@@ -134,7 +134,7 @@ def _self_test(config: Config) -> int:
 def _train(command: Command) -> int:
     from datamodules.token_datamodule import TokenDataModule
     from tuning.folders import require_writable_folder
-    from tuning.full_length import FullRun, start_run
+    from tuning.full_length import FullRun, require_new_folder, start_run
     from tuning.training import check_accelerator
 
     _, options, config = command
@@ -145,7 +145,7 @@ def _train(command: Command) -> int:
     if is_first and command.train.resume is not None:
         require_writable_folder("--resume", run_dir)
     elif is_first and command.train.run_dir is not None:
-        require_writable_folder("--run-dir", run_dir)
+        require_new_folder(run_dir)
     datamodule = TokenDataModule(config)
     datamodule.setup()
     console = Console(quiet=not is_first)

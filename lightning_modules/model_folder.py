@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from config import Config, InputError
 from datamodules.tokenizer import load_tokenizer, vocab_size_of
+from datamodules.whole_files import write_bytes_whole
 from lightning_modules.settings import as_config
 from lightning_modules.token_prediction_module import TokenPredictionModule
 
@@ -65,10 +66,15 @@ def load_model(folder: Path | str) -> LanguageModel:
 
 
 def write_config(path: Path, config: Config) -> None:
-    """Writes a configuration as JSON, which `read_config` reads."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8")
+    """Writes a configuration as JSON, which `read_config` reads, whole or not at all."""
+    text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    write_bytes_whole(path, text.encode())
 
 
 def read_config(path: Path) -> Config:
-    """A configuration from its JSON."""
+    """A configuration from its JSON.
+
+    Raises:
+        TypeError, ValueError: it is broken, or of another version.
+    """
     return as_config(json.loads(path.read_text(encoding="utf-8")))

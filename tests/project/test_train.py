@@ -56,3 +56,13 @@ def test_a_run_that_diverges_fails_and_exports_no_model(told: Told) -> None:
     )
     assert not Path("run", "model").exists()
     assert not Path("run", "phase2", "best.ckpt").exists()
+
+
+def test_a_folder_that_is_a_run_already_is_told_before_the_corpus_is_read(told: Told) -> None:
+    Path("run").mkdir()
+    Path("run", "config.json").write_text("{")
+    error = told("--run-dir", "run", "--corpus", "none.txt")
+    assert error.startswith("error: --run-dir run is not empty; give another, or --resume run ")
+    error = told("--resume", "run")
+    assert error.startswith("error: run/config.json is broken, or of another version: ")
+    assert len(error.splitlines()) == 1
