@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import os
+import traceback
 import types
 import typing
 from collections.abc import Mapping
@@ -63,20 +65,56 @@ def load_config(name: str) -> Config:
     """The `OptimizedConfig` of a module, by its name or its file's path.
 
     Raises:
-        InputError: there is no such file or no such class in it.
+        InputError: there is no such file or no such class in it, or it cannot be used.
     """
-    path = Path(name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
+    path = _path_of(name)
     if not path.is_file():
         raise InputError(f"--config {name!r}: {path} does not exist; optimize.py writes it.")
+    try:
+        optimized = getattr(_run(path), "OptimizedConfig", None)
+        if not (isinstance(optimized, type) and issubclass(optimized, Config)):
+            raise InputError("it has no class OptimizedConfig(Config).")
+        _check_fields(optimized)
+        return Config(**dataclasses.asdict(optimized()))
+    # What a user wrote may raise anything.
+    except Exception as error:
+        raise InputError(f"--config {name!r}: {_reason(error, path)}") from error
+
+
+def _path_of(name: str) -> Path:
+    if name.endswith(".py"):
+        return Path(name)
+    return Path(f"{name if os.sep in name else name.replace('.', '/')}.py")
+
+
+def _run(path: Path) -> types.ModuleType:
     specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    optimized = getattr(module, "OptimizedConfig", None)
-    if not (isinstance(optimized, type) and issubclass(optimized, Config)):
-        raise InputError(f"--config {name!r} has no class OptimizedConfig(Config).")
-    return Config(**dataclasses.asdict(optimized()))
+    return module
+
+
+def _check_fields(optimized: type[Config]) -> None:
+    known = {field.name for field in dataclasses.fields(Config)}
+    unknown = [field.name for field in dataclasses.fields(optimized) if field.name not in known]
+    if unknown:
+        names = " and no ".join(unknown)
+        raise InputError(f"it was written by another version: this one has no {names}.")
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """What is wrong with a file, and in which line where that is known."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        line, text = error.lineno, f"no Python: {error.msg}"
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"line {line}: {text}." if line else f"{text}."
 
 
 def _field(name: str, value: object) -> str:

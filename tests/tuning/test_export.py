@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config import PRESETS, Config, InputError
-from tuning.export import check_writable, load_config, write_config
+from tuning.export import check_writable, load_config, render, write_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,3 +85,46 @@ def test_modules_without_the_class_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text("x = 1\n")
     with pytest.raises(InputError, match="no class OptimizedConfig"):
         load_config(str(tmp_path / "other.py"))
+
+
+WRITTEN = render(Config(), {"dist_reg_weight": 0.5}, "why")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ny = (\n", "line 2: no Python: '(' was never closed."),
+        ("x = '\0'", "no Python: source code string cannot contain null bytes."),
+        ("\nimport no_such_module", "line 2: ModuleNotFoundError: No module named "),
+        ("from config import Confik", "line 1: ImportError: cannot import name 'Confik'"),
+        ("def f():\n    return x\n\nf()", "line 2: NameError: name 'x' is not defined."),
+        (
+            WRITTEN.replace("dist_reg_weight", "dist_weight"),
+            "it was written by another version: this one has no dist_weight.",
+        ),
+        (WRITTEN.replace("0.5", "1.5"), "--dist-reg-weight is 1.5; it must be between 0 and 1."),
+        (WRITTEN.replace("0.5", "'half'"), "TypeError: '<=' not supported between "),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_told_in_one_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "config_old.py"
+    path.write_text(text)
+    with pytest.raises(InputError) as refused:
+        load_config(str(path))
+    told = str(refused.value)
+    assert told.startswith(f"--config {str(path)!r}: {message}")
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "name", ["runs/best.py", "runs/best", "./runs/best", "runs.best", "../here/runs/best"]
+)
+def test_a_module_is_found_by_name_and_by_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    Path("runs", "best.py").write_text(WRITTEN)
+    assert load_config(name).dist_reg_weight == 0.5
