@@ -60,6 +60,10 @@ class GenerateOptions:
         require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "1 or more")
         in_range = self.seed >= 0 and self.seed + self.num_samples <= 2**32
         require(in_range, "seed", self.seed, "0 or more and below 2**32")
+        try:
+            self.prompt.encode()
+        except UnicodeEncodeError as error:
+            raise InputError("--prompt cannot be read: it is no UTF-8.") from error
         if self.prompt and self.prompt_file is not None:
             raise InputError("--prompt and --prompt-file exclude each other; give one of them.")
 

@@ -91,6 +91,7 @@ def test_text_ends_with_its_document_unless_told_otherwise(
         (["--num-samples", "0"], "--num-samples is 0; it must be 1 or more"),
         (["--seed", "-1"], "--seed is -1; it must be 0 or more"),
         (["--prompt", "a", "--prompt-file", "b"], "--prompt and --prompt-file exclude each other"),
+        (["--prompt", os.fsdecode(b"na\xefve")], "--prompt cannot be read: it is no UTF-8"),
         (["--prompt-file", "none.txt"], "--prompt-file none.txt cannot be read: No such file"),
         (["--prompt-file", "latin.txt"], "--prompt-file latin.txt cannot be read: it is no UTF-8"),
         (["--checkpoint", "none.ckpt"], "--checkpoint none.ckpt does not exist"),
