@@ -134,6 +134,7 @@ class _Study(NamedTuple):
     datamodule: "TokenDataModule"
     plan: "StudyPlan"
     study: "optuna.Study"
+    changed: str
 
 
 def work(arguments: list[str], url: str, start: float, display: "StudyDisplay") -> int:
@@ -185,7 +186,7 @@ def _run_opened(
     from tuning import confirm, export, report
     from tuning.study import log_dir_of
 
-    study, log_dir = opened.study, log_dir_of(opened.study)
+    study, changed, log_dir = opened.study, opened.changed, log_dir_of(opened.study)
     display.line(f"TensorBoard logs: {log_dir}")
     try:
         if num_workers == 1:
@@ -196,10 +197,11 @@ def _run_opened(
     except KeyboardInterrupt as interrupt:
         exit_code = command_line.exit_code_of(interrupt)
 
-    asked = confirm.num_settings(options.confirm, study)
-    result = report.gather(study, confirm.gather_confirmed(study._storage, study, asked))
+    asked = confirm.num_settings(options.confirm, study, changed)
+    confirmed = confirm.gather_confirmed(study._storage, study, asked, changed)
+    result = report.gather(study, confirmed, changed)
     report.show(result, time.monotonic() - start, log_dir, display)
-    if not result.best:
+    if not result.has_winner:
         display.line(report.explain_nothing_complete(result))
         return exit_code or command_line.EXIT_FAILED
     provenance = report.provenance(result, study.study_name)
@@ -216,7 +218,7 @@ def _open(
     from datamodules.token_datamodule import TokenDataModule
     from tuning.search_space import parse_search_space
     from tuning.storage import open_storage
-    from tuning.study import StudyPlan, check_reachable_rank, open_study
+    from tuning.study import StudyPlan, changed_settings, check_reachable_rank, open_study
     from tuning.time_limit import TimeoutReached, time_limit
     from tuning.trial_loop import Limits
 
@@ -244,7 +246,9 @@ def _open(
             f"--timeout {options.timeout:g} was over before the corpus was read; allow more."
         ) from None
     check_reachable_rank(config, datamodule.num_val_tokens)
-    return _Study(config, datamodule, plan, open_study(storage, plan, config, datamodule))
+    study = open_study(storage, plan, config, datamodule)
+    changed = changed_settings(study, config, datamodule, plan.space)
+    return _Study(config, datamodule, plan, study, changed)
 
 
 def _search(opened: _Study, asked: int | None, display: "StudyDisplay") -> int:
@@ -253,12 +257,14 @@ def _search(opened: _Study, asked: int | None, display: "StudyDisplay") -> int:
     from tuning.study import is_finished, run_study
     from tuning.trial_loop import RepeatedFailureError
 
-    config, datamodule, plan, study = opened
+    config, datamodule, plan, study, changed = opened
     try:
         run_study(study, config, datamodule, plan, display)
-        num_settings = confirm.num_settings(asked, study)
+        num_settings = confirm.num_settings(asked, study, changed)
         if num_settings > 0 and is_finished(study, plan):
-            confirmation = confirm.open_confirmation(study._storage, study, config, num_settings)
+            confirmation = confirm.open_confirmation(
+                study._storage, study, config, num_settings, changed
+            )
             confirm.run_confirmation(confirmation, study, config, datamodule, plan, display)
     except RepeatedFailureError as failure:
         display.line(f"error: {failure}; the study ends here.")
@@ -286,9 +292,12 @@ def _share(
     accelerator = opened.config.accelerator
 
     def status() -> str:
-        study, plan = opened.study, opened.plan
-        confirming = confirm.describe_status(study, num_workers) if is_finished(study, plan) else ""
-        return confirming or describe_status(study, plan)
+        study, plan, changed = opened.study, opened.plan, opened.changed
+        if is_finished(study, plan):
+            confirming = confirm.describe_status(study, num_workers, changed)
+            if confirming:
+                return confirming
+        return describe_status(study, plan, changed)
 
     environments = [
         workers.environment_of(index, num_workers, accelerator) for index in range(num_workers)

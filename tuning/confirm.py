@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from datamodules.token_datamodule import TokenDataModule
 from tuning.display import StudyDisplay, trial_seconds
 from tuning.objective import Objective
 from tuning.quota import Queue
-from tuning.study import StudyPlan, finished_trials, log_dir_of
+from tuning.study import StudyPlan, complete_trials, log_dir_of
 from tuning.trial_loop import INTERRUPTED, TIMEOUT, run_trials, running_seconds
 
 NUM_SEEDS = 3
@@ -54,30 +55,41 @@ class Confirmed(NamedTuple):
         return statistics.stdev(self.values)
 
 
-def num_settings(asked: int | None, study: optuna.Study) -> int:
-    """How many settings to confirm: as asked, else three where ten trials are complete."""
-    num_complete = sum(trial.state == TrialState.COMPLETE for trial in finished_trials(study))
+def num_settings(asked: int | None, study: optuna.Study, changed: str = "") -> int:
+    """How many settings to confirm: as asked, else three where ten trials are complete.
+
+    Args:
+        asked: None leaves it to the study.
+        study: to be confirmed.
+        changed: see `complete_trials`.
+    """
+    num_complete = len(complete_trials(study, changed))
     if asked is None:
         asked = _DEFAULT_SETTINGS if num_complete >= _MIN_COMPLETE else 0
     return min(asked, num_complete)
 
 
 def open_confirmation(
-    storage: BaseStorage, study: optuna.Study, config: Config, num_settings: int
+    storage: BaseStorage,
+    study: optuna.Study,
+    config: Config,
+    num_settings: int,
+    changed: str = "",
 ) -> optuna.Study:
     """The study's confirmation, itself a study of the same storage, with its trials queued.
 
     Whoever comes first queues them; a study that has found better settings since gets those added.
+    What is confirmed under changed settings is a study of its own.
     """
     confirmation = optuna.create_study(
         storage=storage,
-        study_name=_name_of(study),
+        study_name=_name_of(study, changed),
         direction="minimize",
         sampler=RandomSampler(seed=config.random_seed),
         pruner=NopPruner(),
         load_if_exists=True,
     )
-    best = best_settings(study, num_settings)
+    best = best_settings(study, num_settings, changed)
     wanted = [trial.number for trial in best]
     claimed = confirmation.user_attrs.get(_CONFIRMING)
     confirmation.set_user_attr(_CONFIRMING, wanted)
@@ -96,11 +108,10 @@ def confirmation_seeds(seed: int) -> list[int]:
     return [int(value) for value in state]
 
 
-def best_settings(study: optuna.Study, num_settings: int) -> list[FrozenTrial]:
-    """Complete trials of different parameters, lowest `val_ppl` first."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+def best_settings(study: optuna.Study, num_settings: int, changed: str = "") -> list[FrozenTrial]:
+    """The first of `complete_trials` that have different parameters."""
     distinct: list[FrozenTrial] = []
-    for trial in sorted(complete, key=lambda trial: (trial.value or 0.0, trial.number)):
+    for trial in complete_trials(study, changed):
         if all(trial.params != other.params for other in distinct):
             distinct.append(trial)
     return distinct[:num_settings]
@@ -121,6 +132,7 @@ def run_confirmation(
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     objective = ConfirmationObjective(config, datamodule, log_dir_of(study), display, plan.space)
+    objective.run_prefix = confirmation.study_name.removeprefix(f"{study.study_name}_")
 
     def rest() -> str:
         return describe_rest(confirmation, study, plan.num_workers)
@@ -146,9 +158,9 @@ def describe_rest(confirmation: optuna.Study, study: optuna.Study, num_workers: 
     )
 
 
-def describe_status(study: optuna.Study, num_workers: int) -> str:
+def describe_status(study: optuna.Study, num_workers: int, changed: str = "") -> str:
     """What is left of a finished study's confirmation; empty where none has begun."""
-    name = _name_of(study)
+    name = _name_of(study, changed)
     if name not in optuna.get_all_study_names(study._storage):
         return ""
     confirmation = optuna.load_study(storage=study._storage, study_name=name)
@@ -156,16 +168,16 @@ def describe_status(study: optuna.Study, num_workers: int) -> str:
 
 
 def gather_confirmed(
-    storage: BaseStorage, study: optuna.Study, num_settings: int
+    storage: BaseStorage, study: optuna.Study, num_settings: int, changed: str = ""
 ) -> list[Confirmed]:
     """The best settings that are complete under every seed, lowest mean first."""
-    name = _name_of(study)
+    name = _name_of(study, changed)
     if num_settings == 0 or name not in optuna.get_all_study_names(storage):
         return []
     confirmation = optuna.load_study(storage=storage, study_name=name)
     complete = confirmation.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     confirmed = []
-    for trial in best_settings(study, num_settings):
+    for trial in best_settings(study, num_settings, changed):
         by_seed = {
             other.params[_SEED]: float(other.value or 0.0)
             for other in complete
@@ -196,8 +208,6 @@ def describe_winner(confirmed: Sequence[Confirmed]) -> str:
 
 class ConfirmationObjective(Objective):
     """Trains a setting under a seed of its own, and prunes nothing but what is not finite."""
-
-    run_prefix = "confirmation"
 
     def config_of(self, trial: optuna.Trial) -> Config:
         trial.suggest_int(_TRIAL, 0, 2**31)
@@ -236,8 +246,9 @@ class _Follower:
         self.display.training_ended(trial, self.rest())
 
 
-def _name_of(study: optuna.Study) -> str:
-    return f"{study.study_name}_confirmation"
+def _name_of(study: optuna.Study, changed: str) -> str:
+    name = f"{study.study_name}_confirmation"
+    return f"{name}_{hashlib.sha256(changed.encode()).hexdigest()[:8]}" if changed else name
 
 
 def _is_queued(confirmation: optuna.Study, wanted: Sequence[int]) -> bool:

@@ -14,7 +14,7 @@ from callbacks.verdict import PRUNING_REASON
 from lightning_modules import metric_names as names
 from tuning.confirm import Confirmed, describe_winner
 from tuning.display import StudyDisplay, outcome, trial_seconds
-from tuning.study import CHANGED_SETTINGS
+from tuning.study import complete_trials
 from tuning.trial_loop import INTERRUPTED, SURPLUS
 
 _NUM_BEST = 5
@@ -22,8 +22,9 @@ _NUM_BEST = 5
 
 class StudyReport(NamedTuple):
     """num_by_reason counts pruned trials by why; num_cut_off those stopped from outside; best holds
-    complete trials, lowest `val_ppl` first; confirmed those that were trained under fresh seeds,
-    lowest mean first."""
+    complete trials, lowest `val_ppl` first, those of other settings than this call's last; confirmed
+    those that were trained under fresh seeds, lowest mean first; others the numbers of complete
+    trials of other settings."""
 
     num_complete: int
     num_pruned: int
@@ -33,6 +34,11 @@ class StudyReport(NamedTuple):
     best: list[FrozenTrial]
     median_seconds: float
     confirmed: Sequence[Confirmed] = ()
+    others: frozenset[int] = frozenset()
+
+    @property
+    def has_winner(self) -> bool:
+        return bool(self.best) and self.best[0].number not in self.others
 
     @property
     def winner(self) -> dict[str, Any]:
@@ -40,8 +46,16 @@ class StudyReport(NamedTuple):
         return self.confirmed[0].params if self.confirmed else self.best[0].params
 
 
-def gather(study: optuna.Study, confirmed: Sequence[Confirmed] = ()) -> StudyReport:
-    """Reads the trials of a study that has stopped."""
+def gather(
+    study: optuna.Study, confirmed: Sequence[Confirmed] = (), changed: str = ""
+) -> StudyReport:
+    """Reads the trials of a study that has stopped.
+
+    Args:
+        study: to report.
+        confirmed: see `StudyReport`.
+        changed: see `complete_trials`.
+    """
     trials = study.get_trials(deepcopy=False)
     by_state: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
     for trial in trials:
@@ -50,6 +64,12 @@ def gather(study: optuna.Study, confirmed: Sequence[Confirmed] = ()) -> StudyRep
     complete = by_state[TrialState.COMPLETE]
     failed = by_state[TrialState.FAIL]
     cut_off = [trial for trial in failed if INTERRUPTED in trial.user_attrs]
+    own = complete_trials(study, changed)
+    numbers = {trial.number for trial in own}
+    others = sorted(
+        (trial for trial in complete if trial.number not in numbers),
+        key=lambda trial: trial.value or 0.0,
+    )
     seconds = sorted(trial_seconds(trial) for trial in complete + pruned)
     return StudyReport(
         num_complete=len(complete),
@@ -59,9 +79,10 @@ def gather(study: optuna.Study, confirmed: Sequence[Confirmed] = ()) -> StudyRep
         num_by_reason=dict(
             Counter(trial.user_attrs.get(PRUNING_REASON, "unknown") for trial in pruned)
         ),
-        best=sorted(complete, key=lambda trial: trial.value or 0.0)[:_NUM_BEST],
+        best=[*own, *others][:_NUM_BEST],
         median_seconds=seconds[len(seconds) // 2] if seconds else 0.0,
         confirmed=confirmed,
+        others=frozenset(trial.number for trial in others),
     )
 
 
@@ -75,11 +96,12 @@ def show(report: StudyReport, seconds: float, log_dir: Path, display: StudyDispl
         f"{report.num_failed} failed"
         f"{f', {report.num_cut_off} cut off' if report.num_cut_off else ''}; median trial time {format_duration(report.median_seconds)}"
     )
-    if report.best:
+    if report.has_winner:
         best = report.best[0]
         parameters = ", ".join(f"{name} = {value!r}" for name, value in best.params.items())
         display.line(f"Best trial: {best.number}, {outcome(best)}, {parameters}")
-        display.console.print(best_table(report.best))
+    if report.best:
+        display.console.print(best_table(report.best, report.others))
     if report.confirmed:
         display.console.print(confirmed_table(report.confirmed))
         display.line(describe_winner(report.confirmed))
@@ -87,19 +109,25 @@ def show(report: StudyReport, seconds: float, log_dir: Path, display: StudyDispl
     display.line(f"  tensorboard --logdir {log_dir}")
 
 
-def best_table(trials: Sequence[FrozenTrial]) -> Table:
-    """The best trials, a row each."""
+def best_table(trials: Sequence[FrozenTrial], others: frozenset[int] = frozenset()) -> Table:
+    """The best trials, a row each; a parameter that one does not have is blank.
+
+    Args:
+        trials: to show.
+        others: numbers of those that ran under other settings.
+    """
     table = Table(title="Best trials", title_justify="left")
-    for heading in ("trial", *trials[0].params, names.VAL_PPL, "effective rank", "time"):
+    tuned = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    for heading in ("trial", *tuned, names.VAL_PPL, "effective rank", "time"):
         table.add_column(heading, justify="right")
-    if any(CHANGED_SETTINGS in trial.user_attrs for trial in trials):
-        table.caption = "*: under other settings than the study was made with"
+    if any(trial.number in others for trial in trials):
+        table.caption = "*: under other settings than these"
     for trial in trials:
         attributes = trial.user_attrs
         dimensions = round(attributes["effective_rank"] / attributes["effective_rank_ratio"])
         table.add_row(
-            f"{trial.number}{'*' if CHANGED_SETTINGS in attributes else ''}",
-            *(f"{value:.6g}" for value in trial.params.values()),
+            f"{trial.number}{'*' if trial.number in others else ''}",
+            *(f"{trial.params[name]:.6g}" if name in trial.params else "" for name in tuned),
             f"{trial.value:.2f}",
             format_rank(attributes["effective_rank"], dimensions),
             format_duration(trial_seconds(trial)),
@@ -142,6 +170,8 @@ def provenance(report: StudyReport, study_name: str) -> str:
 
 def explain_nothing_complete(report: StudyReport) -> str:
     """Why a study has no result, in one line."""
+    if report.others:
+        return "No trial completed under these settings; no configuration was written."
     if not report.num_pruned and not report.num_failed:
         return "No trial finished in the time that was given; allow a longer --timeout."
     causes = [f"{n} pruned: {reason}" for reason, n in sorted(report.num_by_reason.items())]

@@ -30,7 +30,7 @@ from tuning.trial_loop import (
 )
 
 CHANGED_SETTINGS = "changed_settings"
-"""Attribute of a trial that ran under other settings than the study was made with: which."""
+"""Attribute of a trial that ran under other settings than the study was made with: the difference."""
 _SETTINGS = "settings"
 _LOG_DIR = "log_dir"
 _CREATION_SECONDS = 10.0
@@ -122,10 +122,17 @@ def run_study(
         KeyboardInterrupt: Ctrl-C, after the running trial was stored as failed and queued again.
     """
     objective = Objective(config, datamodule, log_dir_of(study), display, plan.space)
-    changed = difference(study.user_attrs[_SETTINGS], settings_of(config, datamodule, plan.space))
+    changed = changed_settings(study, config, datamodule, plan.space)
     total = total_of(plan)
     follower = _Follower(plan, total, display, changed)
     run_trials(study, objective, Total(total), plan.limits, follower)
+
+
+def changed_settings(
+    study: optuna.Study, config: Config, datamodule: TokenDataModule, space: SearchSpace
+) -> str:
+    """How this call's settings differ from those that the study was made with; else empty."""
+    return difference(study.user_attrs[_SETTINGS], settings_of(config, datamodule, space))
 
 
 def total_of(plan: StudyPlan) -> int:
@@ -145,10 +152,23 @@ def is_finished(study: optuna.Study, plan: StudyPlan) -> bool:
     return len(finished_trials(study)) >= total_of(plan)
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial with the lowest `val_ppl`; None where there is none."""
+def complete_trials(study: optuna.Study, changed: str = "") -> list[FrozenTrial]:
+    """Complete trials that ran under this call's settings, lowest `val_ppl` first.
+
+    Those of a study that goes on under other settings measured something else.
+
+    Args:
+        study: whose trials.
+        changed: how this call's settings differ from the study's, see `changed_settings`.
+    """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return min(complete, key=lambda trial: trial.value or 0.0, default=None)
+    own = [trial for trial in complete if trial.user_attrs.get(CHANGED_SETTINGS, "") == changed]
+    return sorted(own, key=lambda trial: (trial.value or 0.0, trial.number))
+
+
+def best_trial(study: optuna.Study, changed: str = "") -> FrozenTrial | None:
+    """The first of `complete_trials`; None where there is none."""
+    return next(iter(complete_trials(study, changed)), None)
 
 
 def describe_rest(study: optuna.Study, total: int, num_workers: int, limits: Limits) -> str:
@@ -166,10 +186,10 @@ def describe_rest(study: optuna.Study, total: int, num_workers: int, limits: Lim
     )
 
 
-def describe_status(study: optuna.Study, plan: StudyPlan) -> str:
+def describe_status(study: optuna.Study, plan: StudyPlan, changed: str = "") -> str:
     """`12 of 30 finished, 4 running, best 233.86 (trial 7); 18 trials left, about 2 min 10 s`."""
     num_running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    best = best_trial(study)
+    best = best_trial(study, changed)
     best_text = "" if best is None else f", best {best.value:.2f} (trial {best.number})"
     return (
         f"{len(finished_trials(study))} of {total_of(plan)} finished, {num_running} running"
@@ -199,7 +219,7 @@ class _Follower:
             self.display.line(f"  The time is over: trial {trial.number} is queued again.")
             return
         left = describe_rest(study, self.total, self.plan.num_workers, self.plan.limits)
-        self.display.trial_ended(trial, best_trial(study), left)
+        self.display.trial_ended(trial, best_trial(study, self.changed), left)
         if trial.state == TrialState.FAIL and TRIAL_TIMEOUT not in trial.user_attrs:
             self.display.line(trial.user_attrs.get("traceback", ""))
 
