@@ -5,12 +5,11 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import TextIO, cast
+from typing import NoReturn, TextIO, cast
 
 import torch
 from rich.console import Console
@@ -19,9 +18,8 @@ from config import Accelerator, InputError
 from tuning.display import StudyDisplay
 from tuning.signals import Terminated
 
-Work = Callable[[list[str], str, float, StudyDisplay], int]
-"""A worker's part: the command line's arguments, the storage's URL, when the call began on the clock
-of `time.monotonic`, where to write; returns an exit code."""
+Work = Callable[[StudyDisplay], NoReturn]
+"""A worker's part, which ends its process; is told where to write."""
 
 _STATUS_SECONDS = 2.0
 _FAREWELL_SECONDS = 60.0
@@ -70,9 +68,6 @@ def inherited(environment: Mapping[str, str]) -> Iterator[None]:
 
 def run_workers(
     work: Work,
-    arguments: list[str],
-    url: str,
-    start: float,
     environments: Sequence[dict[str, str]],
     display: StudyDisplay,
     *,
@@ -85,7 +80,6 @@ def run_workers(
 
     Args:
         work: what a worker does; importable by name.
-        arguments, url, start: its arguments.
         environments: variables of each worker.
         display: where the lines go, with the worker's number before them.
         on_lost: is called with the process number and the exit code of a worker that was killed.
@@ -100,7 +94,7 @@ def run_workers(
     crew = _Crew(display, on_lost, status)
     try:
         for index, environment in enumerate(environments):
-            crew.start(index, environment, work, arguments, url, start)
+            crew.start(index, environment, work)
         return crew.wait(None)
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, Terminated)
@@ -126,19 +120,11 @@ class _Crew:
         self.exit_codes: list[int] = []
         self.ended: set[int] = set()
 
-    def start(
-        self,
-        index: int,
-        environment: dict[str, str],
-        work: Work,
-        arguments: list[str],
-        url: str,
-        start: float,
-    ) -> None:
+    def start(self, index: int, environment: dict[str, str], work: Work) -> None:
         # A new interpreter each, which reads the variables before it loads a library.
         context = multiprocessing.get_context("spawn")
         receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=_enter, args=(work, arguments, url, start, sending))
+        process = context.Process(target=_enter, args=(work, sending))
         with inherited(environment):
             process.start()
         sending.close()
@@ -207,11 +193,11 @@ class _Lines:
         pass
 
 
-def _enter(work: Work, arguments: list[str], url: str, start: float, lines: Connection) -> None:
+def _enter(work: Work, lines: Connection) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the parent alone, which passes it on
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     console = Console(file=cast(TextIO, _Lines(lines)), width=_LINE_WIDTH)
-    sys.exit(work(arguments, url, start, StudyDisplay(console)))
+    work(StudyDisplay(console))
 
 
 def _visible_gpus() -> list[str]:
