@@ -70,9 +70,13 @@ def work(
 ) -> NoReturn:
     """One of several workers of a study that exists: a process that ends as the command does."""
     from tuning import session
+    from tuning.time_limit import TimeoutReached
 
     def search() -> int:
-        opened = _open(options, config, url, start)
+        try:
+            opened = session.open_session(options, config, url, start)
+        except TimeoutReached:
+            return 0  # before this worker had begun; others, or earlier calls, have results
         return 0 if session.search(opened, display) else command_line.EXIT_FAILED
 
     command_line.run(search)

@@ -113,7 +113,12 @@ def share(session: Session, work: workers.Work, display: StudyDisplay) -> int:
         f"{num_workers} workers, {threads} {'thread' if threads == '1' else 'threads'} each"
     )
     return workers.run_workers(
-        work, environments, display, on_lost=lost, status=session.describe_status
+        work,
+        environments,
+        display,
+        deadline=session.plan.limits.deadline,
+        on_lost=lost,
+        status=session.describe_status,
     )
 
 

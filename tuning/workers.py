@@ -71,6 +71,7 @@ def run_workers(
     environments: Sequence[dict[str, str]],
     display: StudyDisplay,
     *,
+    deadline: float | None = None,
     on_lost: Callable[[int, int], None],
     status: Callable[[], str],
 ) -> int:
@@ -82,6 +83,8 @@ def run_workers(
         work: what a worker does; importable by name.
         environments: variables of each worker.
         display: where the lines go, with the worker's number before them.
+        deadline: on the clock of `time.monotonic`: none begins after it, and one that has not ended
+            a minute later is killed.
         on_lost: is called with the process number and the exit code of a worker that was killed.
         status: one line for a terminal's last row, asked for every 2 seconds.
 
@@ -94,8 +97,11 @@ def run_workers(
     crew = _Crew(display, on_lost, status)
     try:
         for index, environment in enumerate(environments):
-            crew.start(index, environment, work)
-        return crew.wait(None)
+            if deadline is None or time.monotonic() < deadline:
+                crew.start(index, environment, work)
+        crew.wait(None if deadline is None else deadline + _FAREWELL_SECONDS)
+        crew.kill()
+        return crew.exit_code
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, Terminated)
         crew.send(signal.SIGTERM if terminated else signal.SIGINT)
@@ -131,7 +137,11 @@ class _Crew:
         self.processes.append(process)
         self.lines[receiving] = index
 
-    def wait(self, deadline: float | None) -> int:
+    @property
+    def exit_code(self) -> int:
+        return 0 if 0 in self.exit_codes else max(self.exit_codes, default=0)
+
+    def wait(self, deadline: float | None) -> None:
         with self.display.status_row(self.status, _STATUS_SECONDS):
             while self.lines and (deadline is None or time.monotonic() < deadline):
                 for ready in multiprocessing.connection.wait(list(self.lines), 0.5):
@@ -140,7 +150,6 @@ class _Crew:
         for process in self.processes:
             process.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         self._find_ended()
-        return 0 if 0 in self.exit_codes else max(self.exit_codes, default=0)
 
     def send(self, number: signal.Signals) -> None:
         for process in self.processes:
@@ -152,6 +161,7 @@ class _Crew:
             if process.is_alive():
                 process.kill()
                 process.join()
+        self._find_ended()
 
     def _show(self, connection: Connection) -> None:
         try:

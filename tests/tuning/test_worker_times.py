@@ -1,0 +1,74 @@
+"""Workers and the end of the call's time, and signals that come while they begin."""
+
+import io
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from rich.console import Console
+
+import command_line
+import optimize
+from config import Config
+from datamodules.token_datamodule import TokenDataModule
+from tuning import workers
+from tuning.display import StudyDisplay
+from tuning.study_options import StudyOptions
+
+
+def hang(display: StudyDisplay) -> NoReturn:
+    display.line("hangs")
+    time.sleep(600)
+    raise AssertionError
+
+
+def run(deadline: float | None, lost: list[int]) -> tuple[int, str]:
+    """The exit code of a worker that hangs, and what was shown."""
+    output = io.StringIO()
+    code = workers.run_workers(
+        hang,
+        [{"OMP_NUM_THREADS": "1"}],
+        StudyDisplay(Console(file=output)),
+        deadline=deadline,
+        on_lost=lambda pid, code: lost.append(code),
+        status=lambda: "",
+    )
+    return code, output.getvalue()
+
+
+def test_no_worker_begins_after_the_time_is_over() -> None:
+    lost: list[int] = []
+    assert run(time.monotonic() - 1, lost) == (0, "")
+    assert lost == []
+
+
+def test_a_worker_that_does_not_end_with_the_time_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_FAREWELL_SECONDS", 0.5)
+    lost: list[int] = []
+    code, shown = run(time.monotonic() + 0.5, lost)
+    assert code == 128 + 9
+    assert lost == [-9]
+    assert "[worker 0] was ended by signal 9" in shown
+
+
+def test_a_worker_that_begins_as_the_time_ends_is_no_failure(
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command_line, "listen_for_signals", lambda: None)
+    options = StudyOptions(timeout=5, runs_dir=tmp_path / "runs")
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(SystemExit) as ended:
+        optimize.work(
+            options,
+            tiny_config,
+            url,
+            time.monotonic() - 6,
+            StudyDisplay(Console(file=io.StringIO())),
+        )
+    assert ended.value.code == 0
+    assert capsys.readouterr().err == ""
