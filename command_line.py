@@ -1,6 +1,8 @@
 """What both command lines share: presets and files as defaults, one-line errors, exit codes."""
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn, cast
@@ -16,7 +18,8 @@ EXIT_TERMINATED = 143
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Runs a command and exits: 2 with one line for bad input, 130 and 143 for signals.
+    """Runs a command and exits: 2 with one line for bad input, 1 with one for a full disk, 130 and 143
+    for signals.
 
     Any other exception is a bug and keeps its traceback.
     """
@@ -31,6 +34,12 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(EXIT_TERMINATED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        reason = _full_disk(error)
+        if reason is None:
+            raise
+        print(f"error: a file could not be written: {reason}.", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
 
 
 def preset_default(arguments: list[str]) -> Config:
@@ -54,3 +63,17 @@ def peek(arguments: list[str], option: str) -> str | None:
     except argparse.ArgumentError:
         return None
     return cast("str | None", known.value)
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """The system's words where an error says that a disk is full or a quota used up, else None.
+
+    `torch.save` raises an error of its own over the system's; libraries in Rust have a text alone.
+    """
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        error = error.__context__
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        is_code = isinstance(error, OSError) and error.errno == code
+        if is_code or f"(os error {code})" in str(error):
+            return os.strerror(code)
+    return None
