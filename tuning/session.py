@@ -14,6 +14,7 @@ from tuning.study import StudyPlan
 from tuning.study_options import StudyOptions
 from tuning.time_limit import TimeoutReached, time_limit
 from tuning.trial_loop import Limits, RepeatedFailureError, end_trials_of, name_of
+from tuning.worker_entry import Work
 
 
 class Session(NamedTuple):
@@ -96,7 +97,7 @@ def search(session: Session, display: StudyDisplay) -> bool:
     return True
 
 
-def share(session: Session, work: workers.Work, display: StudyDisplay) -> int:
+def share(session: Session, work: Work, display: StudyDisplay) -> int:
     """Has workers of their own search; returns the exit code that `run_workers` does."""
     num_workers = session.plan.num_workers
 

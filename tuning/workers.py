@@ -7,23 +7,20 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import NoReturn, TextIO, cast
+from typing import cast
 
 import torch
-from rich.console import Console
 
 from config import Accelerator, InputError
 from tuning.display import StudyDisplay
 from tuning.signals import Terminated
-
-Work = Callable[[StudyDisplay], NoReturn]
-"""A worker's part, which ends its process; is told where to write."""
+from tuning.worker_entry import SIGNALS, Work, enter
 
 _STATUS_SECONDS = 2.0
 _FAREWELL_SECONDS = 60.0
-_LINE_WIDTH = 200
 
 
 def count_workers(asked: str, accelerator: Accelerator) -> int:
@@ -130,11 +127,11 @@ class _Crew:
         # A new interpreter each, which reads the variables before it loads a library.
         context = multiprocessing.get_context("spawn")
         receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=_enter, args=(work, sending))
-        with inherited(environment):
+        with inherited(environment), _signals_blocked():
+            process = context.Process(target=enter, args=(work, sending))
             process.start()
+            self.processes.append(process)
         sending.close()
-        self.processes.append(process)
         self.lines[receiving] = index
 
     @property
@@ -183,31 +180,15 @@ class _Crew:
                 self.on_lost(process.pid, code)
 
 
-class _Lines:
-    """A text file whose lines go through a pipe; the worker ends when nobody reads them."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.rest = ""
-
-    def write(self, text: str) -> int:
-        *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            try:
-                self.connection.send(line)
-            except OSError:
-                signal.raise_signal(signal.SIGTERM)
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-
-def _enter(work: Work, lines: Connection) -> None:
-    os.setsid()  # a terminal's Ctrl-C reaches the parent alone, which passes it on
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    console = Console(file=cast(TextIO, _Lines(lines)), width=_LINE_WIDTH)
-    work(StudyDisplay(console))
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """For a process that is started meanwhile, too, until it unblocks them."""
+    resource_tracker.ensure_running()  # else it starts with the process, and unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _visible_gpus() -> list[str]:

@@ -1,9 +1,9 @@
 """Workers and the end of the call's time, and signals that come while they begin."""
 
 import io
+import signal
 import time
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from rich.console import Console
@@ -12,15 +12,30 @@ import command_line
 import optimize
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
+from tests.tuning.hanging_worker import hang
 from tuning import workers
 from tuning.display import StudyDisplay
 from tuning.study_options import StudyOptions
 
 
-def hang(display: StudyDisplay) -> NoReturn:
-    display.line("hangs")
-    time.sleep(600)
-    raise AssertionError
+@pytest.mark.parametrize(("sent", "seconds"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 1.5)])
+def test_a_signal_ends_workers_that_still_import_without_a_word(
+    sent: signal.Signals, seconds: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lost: list[int] = []
+    crew = workers._Crew(
+        StudyDisplay(Console(file=io.StringIO())), lambda _, code: lost.append(code), lambda: ""
+    )
+    try:
+        crew.start(0, {"OMP_NUM_THREADS": "1"}, hang)
+        time.sleep(seconds)
+        crew.send(sent)
+        crew.wait(time.monotonic() + 60)
+    finally:
+        crew.kill()
+    assert crew.exit_code == 128 + sent
+    assert lost == []
+    assert capfd.readouterr().err == ""
 
 
 def run(deadline: float | None, lost: list[int]) -> tuple[int, str]:
