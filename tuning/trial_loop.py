@@ -203,6 +203,8 @@ class _Loop:
         if why in {SURPLUS, TIMEOUT}:
             self._queue_again(trial)
             return
+        if TRIAL_TIMEOUT in trial.user_attrs:
+            return  # a limit that the user set is no bug
         if trial.state != TrialState.FAIL:
             self.num_failures_in_a_row = 0
             return

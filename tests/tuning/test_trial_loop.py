@@ -195,6 +195,19 @@ def test_a_hung_trial_ends_as_failed() -> None:
     assert study.trials[1].params != study.trials[0].params
 
 
+def test_trials_that_take_too_long_are_no_failures_in_a_row() -> None:
+    study = optuna.create_study()
+
+    def slow_at_first(trial: optuna.Trial) -> float:
+        value = bowl(trial)
+        if trial.number < 4:
+            time.sleep(600)
+        return value
+
+    run(study, Total(1), slow_at_first, Limits(trial_seconds=0.1))
+    assert states(study) == [*["FAIL"] * 4, "COMPLETE"]
+
+
 def test_three_failures_in_a_row_end_the_loop() -> None:
     study = optuna.create_study()
 
