@@ -135,6 +135,7 @@ def _run_opened(
 
     log_dir = log_dir_of(opened.study)
     display.line(f"TensorBoard logs: {log_dir}")
+    ended = ""
     try:
         if opened.plan.num_workers == 1:
             exit_code = 0 if session.search(opened, display) else command_line.EXIT_FAILED
@@ -142,13 +143,14 @@ def _run_opened(
             assert url is not None
             worker = functools.partial(work, options, opened.config, url, start)
             exit_code = session.share(opened, worker, display)
+            ended = "the end of its workers" if exit_code else ""
     except KeyboardInterrupt as interrupt:
-        exit_code = command_line.exit_code_of(interrupt)
+        exit_code, ended = command_line.exit_code_of(interrupt), "a signal"
 
     result = opened.gather()
     report.show(result, time.monotonic() - start, log_dir, display)
     if not result.has_winner:
-        display.line(report.explain_nothing_complete(result))
+        display.line(report.explain_nothing_complete(result, ended))
         return exit_code or command_line.EXIT_FAILED
     provenance = report.provenance(result, opened.study.study_name)
     export.write_config(options.output, opened.config, result.winner, provenance)

@@ -235,6 +235,8 @@ def test_outcomes_in_words() -> None:
 def test_why_nothing_completed() -> None:
     nothing = StudyReport(0, 0, 0, 0, {}, [], 0.0)
     assert "--timeout" in explain_nothing_complete(nothing)
+    interrupted = explain_nothing_complete(nothing, "a signal")
+    assert interrupted == "No trial finished before a signal ended the study."
     causes = StudyReport(0, 3, 1, 0, {"effective rank": 2, "out of memory": 1}, [], 1.0)
     text = explain_nothing_complete(causes)
     assert "2 pruned: effective rank, 1 pruned: out of memory, 1 failed" in text
