@@ -79,7 +79,8 @@ def open_study(
     them.
 
     Raises:
-        InputError: the stored study was made with other settings.
+        InputError: the stored study was made with other settings, or has trials that are not of the
+            grid that was asked for.
     """
     sampler = make_sampler(plan.sampler, config.random_seed, plan.space, plan.num_trials)
     pruner = make_pruner(plan.pruner, config.phase2_epochs)
@@ -98,6 +99,7 @@ def open_study(
         )
         if _is_set_up(study):
             _check_settings(study, settings, plan)
+            _check_grid(study, plan)
             return study
     _set_up(study, plan, config, settings)
     return study
@@ -249,6 +251,19 @@ def _check_settings(study: optuna.Study, settings: Settings, plan: StudyPlan) ->
         raise InputError(
             f"The study {plan.name!r} was made with other settings: {changed}. Give those, or "
             "another --study-name, or --allow-changed-settings to go on and mark the trials."
+        )
+
+
+def _check_grid(study: optuna.Study, plan: StudyPlan) -> None:
+    """A grid is complete when as many trials have finished as it has points: all must be of it."""
+    if plan.sampler != "grid":
+        return
+    grid = plan.space.grid(plan.num_trials)
+    grids = [trial.system_attrs.get("search_space") for trial in finished_trials(study)]
+    if any(other != grid for other in grids):
+        raise InputError(
+            f"The study {plan.name!r} has trials that are not of this grid of {total_of(plan)} "
+            "points; give the --n-trials that its grid was made with, or another --study-name."
         )
 
 

@@ -135,6 +135,28 @@ def test_a_study_is_not_continued_under_other_settings(
     assert len(run(elsewhere, tiny_data, display, tmp_path, 2, url).trials) == 2
 
 
+def test_a_grid_is_continued_as_the_same_grid_only(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    """Of another one, trials that finished earlier would take the places of points."""
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    plan = StudyPlan("tiny", 3, tmp_path / "runs", sampler="grid")
+    study = open_study(storage, plan, tiny_config, tiny_data)
+    study.optimize(lambda trial: sum(plan.space.suggest(trial).values()), n_trials=2)
+    assert len(open_study(storage, plan, tiny_config, tiny_data).trials) == 2
+    five = StudyPlan("five", 5, plan.runs_dir, sampler="grid")
+    for other in (five, StudyPlan("random", 3, plan.runs_dir, sampler="random")):
+        study = open_study(storage, other, tiny_config, tiny_data)
+        study.optimize(lambda trial: sum(plan.space.suggest(trial).values()), n_trials=1)
+        with pytest.raises(InputError, match="not of this grid of 3 points"):
+            open_study(
+                storage,
+                dataclasses.replace(plan, name=other.name),
+                tiny_config,
+                tiny_data,
+            )
+
+
 def test_a_new_study_leaves_an_earlier_ones_logs_alone(
     tiny_config: Config, tiny_data: TokenDataModule, display: StudyDisplay, tmp_path: Path
 ) -> None:
