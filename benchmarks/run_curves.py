@@ -15,9 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
-
-import tyro
+from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-import command_line
+from benchmarks.options import parse_alone, run
 from config import InputError
 from lightning_modules import metric_names as names
 from tuning.full_length import stored_config, stored_options
@@ -65,14 +63,13 @@ class Curve(NamedTuple):
         return Curve([self.steps[start : start + size][-1] for start in starts], means)
 
 
-def main() -> int:
-    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
+def main() -> None:
+    options = parse_alone(Options, __doc__)
     if not options.plot.resolve().parent.is_dir():
         raise InputError(f"--plot {options.plot} must be a file in a folder that exists.")
     others = _parse_lines(options.lines)
     figure = draw(options.run_dir, others)
     figure.savefig(options.plot, dpi=150)
-    return 0
 
 
 def read_curve(metrics: Path, name: str) -> Curve:
@@ -109,7 +106,7 @@ def _draw_phase1(axes: "matplotlib.axes.Axes", metrics: Path) -> None:
         curve = read_curve(metrics, name)
         axes.plot([step / num_steps for step in curve.steps], curve.values, "o-", label=label)
     axes.set(title="Phase 1", xlabel="sweep", ylabel="share", ylim=(-0.02, 1.02))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize=8)
 
 
@@ -159,4 +156,4 @@ def _parse_lines(pairs: Sequence[str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    run(main)
