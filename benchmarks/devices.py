@@ -1,6 +1,6 @@
 """The device that a benchmark computes on: its name, its clock, and the peak of its memory."""
 
-import sys
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +11,9 @@ from config import InputError
 
 MIB, GIB = 2**20, 2**30
 CPU = torch.device("cpu")
-_RESET_PEAK = "5"
-_HAS_PROC = sys.platform == "linux"
+_CLEAR_REFS, _RESET_PEAK = Path("/proc/self/clear_refs"), "5"
+_HAS_PEAK = os.access(_CLEAR_REFS, os.W_OK)
+"""Of the CPU's memory: on Linux, if not in every container."""
 
 
 def open_device(name: str) -> torch.device:
@@ -56,9 +57,9 @@ def start_peak(device: torch.device) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return int(torch.cuda.memory_allocated(device))
-    if device.type != "cpu" or not _HAS_PROC:
+    if device.type != "cpu" or not _HAS_PEAK:
         return 0
-    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    _CLEAR_REFS.write_text(_RESET_PEAK)
     return resident("VmRSS")
 
 
@@ -66,7 +67,7 @@ def peak_since_start(device: torch.device) -> int | None:
     """Bytes that were taken at most since `start_peak`; None where nobody tells."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return resident("VmHWM") if device.type == "cpu" and _HAS_PROC else None
+    return resident("VmHWM") if device.type == "cpu" and _HAS_PEAK else None
 
 
 def peak_above(start: int, device: torch.device) -> int:

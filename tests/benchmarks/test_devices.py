@@ -20,7 +20,7 @@ def test_the_peak_begins_anew_wherever_it_is_started() -> None:
 
 
 def test_where_nobody_tells_a_peak_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks.devices, "_HAS_PROC", False)
+    monkeypatch.setattr(benchmarks.devices, "_HAS_PEAK", False)
     assert start_peak(CPU) == 0
     assert peak_since_start(CPU) is None
     with pytest.raises(InputError, match="does not tell the peak of memory on cpu"):
