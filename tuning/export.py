@@ -23,7 +23,7 @@ from config import Config
 
 @dataclass(frozen=True)
 class OptimizedConfig(Config):
-    """{provenance}"""
+    {provenance!r}
 
 {fields}
 '''

@@ -1,5 +1,6 @@
 """`config_optimized.py`: written whole or not at all, and read back as it was."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -27,6 +28,19 @@ def test_round_trip_at_full_precision(tmp_path: Path) -> None:
         dist_reg_weight=0.1 + 0.2,
     )
     assert "val_ppl 1.5: trial 3" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ['"""', "'''", "a\\", "\\N{}", "a\nb", "{fields}", "naïve ±"], ids=ascii
+)
+def test_a_study_of_any_name_is_read_back(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "config_optimized.py"
+    for provenance in (f"trial 3 of study {name!r}", name):
+        write_config(path, Config(), {"dist_reg_weight": 0.25}, provenance)
+        assert load_config(str(path)).dist_reg_weight == 0.25
+        written = ast.parse(path.read_text(encoding="utf-8")).body[-1]
+        assert isinstance(written, ast.ClassDef)
+        assert ast.get_docstring(written, clean=False) == provenance
 
 
 @pytest.mark.parametrize("preset", PRESETS)
