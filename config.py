@@ -211,6 +211,8 @@ class Config:
         )
         for name in ("num_samples", "num_val_samples", "phase1_measure_every"):
             self._require(name, lambda value: value is None or value >= 1, "1 or more")
+        for name, largest in _LARGEST.items():
+            self._require(name, lambda value, most=largest: value <= most, f"{largest} at most")
         for name, choices in _CHOICES.items():
             self._require(
                 name, lambda value, choices=choices: value in choices, f"one of {choices}"
@@ -227,6 +229,24 @@ _COUNTS = (
     "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
     "phase2_epochs", "phase2_num_sweeps", "head_embed_dim", "head_hidden_dim", "attention_layers",
 )  # fmt: skip
+_LARGEST = {
+    "vocab_size": 2**24,
+    "max_seq_length": 2**20,
+    "batch_size": 2**20,
+    "num_workers": 2**8,
+    "num_layers": 2**10,
+    "context_dim": 2**16,
+    "embed_dim": 2**16,
+    "phase2_num_sweeps": 2**20,
+    "head_embed_dim": 2**16,
+    "head_hidden_dim": 2**16,
+    "copy_window": 2**20,
+    "attention_window": 2**20,
+    "attention_layers": 2**10,
+    "convolution_kernel": 2**10,
+}
+"""Where a mistyped number would take all memory before anything is said. What is bounded by the corpus
+or takes time alone has none."""
 _RATES = (
     "update_scale",
     "context_scale",

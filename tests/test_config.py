@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 
 import pytest
 
@@ -32,6 +33,10 @@ from lightning_modules.token_prediction_module import TokenPredictionModule
         ("context_dtype", "int8"),
         ("context_storage", "tape"),
         ("phase1_measure_every", 0),
+        ("vocab_size", 2**24 + 1),
+        ("context_dim", 768_000),
+        ("convolution_kernel", 1_000_000),
+        ("num_workers", 1000),
         ("corpus", " "),
     ],
 )
@@ -57,6 +62,18 @@ def test_every_field_is_checked_or_free() -> None:
         bad: object = "" if isinstance(getattr(Config(), field.name), str) else -1
         with pytest.raises(InputError):
             dataclasses.replace(Config(), **{field.name: bad})
+
+
+def test_every_size_has_an_end() -> None:
+    """A number that is added must be given one, or be listed here as taking no memory."""
+    free = {
+        "num_samples", "num_val_samples", "phase1_max_epochs", "phase1_measure_every",
+        "phase2_epochs", "random_seed",
+    }  # fmt: skip
+    for name, hint in typing.get_type_hints(Config).items():
+        if hint in (int, int | None) and name not in free:
+            with pytest.raises(InputError, match=" at most"):
+                dataclasses.replace(Config(), **{name: 10**9})
 
 
 def test_presets_are_valid_and_differ() -> None:
