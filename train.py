@@ -30,7 +30,8 @@ class TrainOptions:
     """Folder of a run to go on with, under the configuration that it was started with; of other
     options, those of devices and checkpoints may be given anew."""
     config: str | None = None
-    """Module with an OptimizedConfig to start from, such as config_optimized."""
+    """Module with an OptimizedConfig to start from, such as config_optimized; from the current folder
+    or, where it is not there, from that of this program."""
     preset: PresetName = "default"
     """Values to start from where no module is given: `full` has what is best on half a million
     tokens or more."""

@@ -14,6 +14,7 @@ from config import Config, InputError
 from datamodules.whole_files import write_bytes_whole
 from tuning.folders import require_writable_folder
 
+_ROOT = Path(__file__).parents[1]
 _TEMPLATE = '''"""The best configuration of a study; written by optimize.py, made anew by the next one."""
 
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ def check_writable(path: Path) -> None:
 def load_config(name: str) -> Config:
     """The `OptimizedConfig` of a module, by its name or its file's path.
 
+    Where it is not in the current folder, it is looked for beside config.py, where optimize.py writes
+    it unless told otherwise.
+
     Raises:
         InputError: there is no such file or no such class in it, or it cannot be used.
     """
@@ -82,9 +86,10 @@ def load_config(name: str) -> Config:
 
 
 def _path_of(name: str) -> Path:
-    if name.endswith(".py"):
-        return Path(name)
-    return Path(f"{name if os.sep in name else name.replace('.', '/')}.py")
+    if not name.endswith(".py"):
+        name = f"{name if os.sep in name else name.replace('.', '/')}.py"
+    path, default = Path(name), _ROOT / name
+    return default if default.is_file() and not path.is_file() else path
 
 
 def _run(path: Path) -> types.ModuleType:

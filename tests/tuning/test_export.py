@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from config import PRESETS, Config, InputError
+from tuning import export
 from tuning.export import check_writable, load_config, render, write_config
 
 ROOT = Path(__file__).parents[2]
@@ -142,3 +143,17 @@ def test_a_module_is_found_by_name_and_by_path(
     monkeypatch.chdir(tmp_path / "here")
     Path("runs", "best.py").write_text(WRITTEN)
     assert load_config(name).dist_reg_weight == 0.5
+
+
+def test_a_module_is_looked_for_beside_the_program_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where optimize.py writes it unless told otherwise; the current folder comes first."""
+    (tmp_path / "program").mkdir()
+    monkeypatch.setattr(export, "_ROOT", tmp_path / "program")
+    monkeypatch.chdir(tmp_path)
+    Path("program", "config_optimized.py").write_text(WRITTEN)
+    for name in ("config_optimized", "config_optimized.py"):
+        assert load_config(name).dist_reg_weight == 0.5
+    Path("config_optimized.py").write_text(WRITTEN.replace("0.5", "0.25"))
+    assert load_config("config_optimized").dist_reg_weight == 0.25
