@@ -20,9 +20,10 @@ from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from tuning.display import StudyDisplay, trial_seconds
 from tuning.objective import Objective
-from tuning.quota import Queue
+from tuning.quota import Queue, num_queued
+from tuning.storage import CONFIRMATION
 from tuning.study import StudyPlan, complete_trials, log_dir_of
-from tuning.trial_loop import INTERRUPTED, TIMEOUT, run_trials, running_seconds
+from tuning.trial_loop import run_trials, running_seconds
 
 NUM_SEEDS = 3
 _DEFAULT_SETTINGS = 3
@@ -232,22 +233,19 @@ class _Follower:
         self.rest = rest
 
     def started(self, study: optuna.Study, trial: optuna.Trial, place: int) -> None:
-        fixed = study.get_trials(deepcopy=False)[trial.number].system_attrs["fixed_params"]
-        total = sum("fixed_params" in t.system_attrs for t in study.get_trials(deepcopy=False))
+        trials = study.get_trials(deepcopy=False)
+        fixed = trials[trial.number].system_attrs["fixed_params"]
         self.display.line(
-            f"Confirmation {trial.number} ({place + 1} of {total}): trial {fixed[_TRIAL]} with "
-            f"seed {fixed[_SEED]}"
+            f"Confirmation {trial.number} ({place + 1} of {num_queued(trials)}): trial "
+            f"{fixed[_TRIAL]} with seed {fixed[_SEED]}"
         )
 
     def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if trial.user_attrs.get(INTERRUPTED) == TIMEOUT:
-            self.display.line(f"  The time is over: confirmation {trial.number} is queued again.")
-            return
-        self.display.training_ended(trial, self.rest())
+        self.display.trial_ended("confirmation", trial, self.rest())
 
 
 def _name_of(study: optuna.Study, changed: str) -> str:
-    name = f"{study.study_name}_confirmation"
+    name = study.study_name + CONFIRMATION
     return f"{name}_{hashlib.sha256(changed.encode()).hexdigest()[:8]}" if changed else name
 
 

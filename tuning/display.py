@@ -12,7 +12,7 @@ from torch import Tensor
 from callbacks.figures import format_duration, format_rank
 from callbacks.verdict import PRUNING_REASON
 from lightning_modules import metric_names as names
-from tuning.trial_loop import TRIAL_TIMEOUT
+from tuning.trial_loop import INTERRUPTED, TIMEOUT, TRIAL_TIMEOUT
 
 
 class StudyDisplay:
@@ -28,13 +28,25 @@ class StudyDisplay:
     def trial_started(self, number: int, place: int, num_trials: int, parameters: str) -> None:
         self.line(f"Trial {number} ({place + 1} of {num_trials}): {parameters}")
 
-    def trial_ended(self, trial: FrozenTrial, best: FrozenTrial | None, left: str) -> None:
+    def trial_ended(
+        self, name: str, trial: FrozenTrial, left: str, best: FrozenTrial | None = None
+    ) -> None:
+        """Tells how a trial ended, and a bug's traceback.
+
+        Args:
+            name: what the trial is one of.
+            trial: that ended.
+            left: what is left to do.
+            best: of the study so far.
+        """
+        if trial.user_attrs.get(INTERRUPTED) == TIMEOUT:
+            self.line(f"  The time is over: {name} {trial.number} is queued again.")
+            return
         seconds = format_duration(trial_seconds(trial))
         best_text = "" if best is None else f"; best {best.value:.2f} (trial {best.number})"
-        self.line(f"  {outcome(trial)}, trial time {seconds}{best_text}; {left}")
-
-    def training_ended(self, trial: FrozenTrial, left: str) -> None:
-        self.line(f"  {outcome(trial)}, time {format_duration(trial_seconds(trial))}; {left}")
+        self.line(f"  {outcome(trial)}, {name} time {seconds}{best_text}; {left}")
+        if trial.state == TrialState.FAIL and TRIAL_TIMEOUT not in trial.user_attrs:
+            self.line(trial.user_attrs.get("traceback", ""))
 
     @contextlib.contextmanager
     def status_row(self, describe: Callable[[], str], every_seconds: float) -> Iterator[None]:

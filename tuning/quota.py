@@ -62,10 +62,15 @@ class Queue(NamedTuple):
     def place_of(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
         if "fixed_params" not in trial.system_attrs:
             return None  # another worker took the last one between the look and the question
-        return sum(
-            retried_number(other) is None
-            for other in trials[: retried_number(trial) or trial.number]
-        )
+        first = retried_number(trial)
+        return num_queued(trials[: trial.number if first is None else first])
+
+
+def num_queued(trials: Sequence[FrozenTrial]) -> int:
+    """How many trials were queued, each counted once however often it was repeated."""
+    return sum(
+        "fixed_params" in trial.system_attrs and retried_number(trial) is None for trial in trials
+    )
 
 
 def _count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:

@@ -27,6 +27,8 @@ from tuning import signals
 HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 120
 """A running trial that was silent for so long belongs to a killed process."""
+CONFIRMATION = "_confirmation"
+"""What a study's confirmation adds to its name; eight more digits where settings were changed."""
 _PATIENCE_SECONDS = 90.0
 """How long a database may be away; below the grace, or a trial that waits would be taken for dead."""
 _FIRST_PAUSE_SECONDS = 0.05

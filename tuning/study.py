@@ -19,15 +19,7 @@ from tuning.samplers import PrunerName, SamplerName, grid_size, make_pruner, mak
 from tuning.search_space import DEFAULT_SPACE, SearchSpace
 from tuning.settings import Settings, difference, settings_of
 from tuning.time_left import describe_left
-from tuning.trial_loop import (
-    INTERRUPTED,
-    NO_LIMITS,
-    TIMEOUT,
-    TRIAL_TIMEOUT,
-    Limits,
-    run_trials,
-    running_seconds,
-)
+from tuning.trial_loop import NO_LIMITS, Limits, run_trials, running_seconds
 
 CHANGED_SETTINGS = "changed_settings"
 """Attribute of a trial that ran under other settings than the study was made with: the difference."""
@@ -217,13 +209,8 @@ class _Follower:
         self.display.trial_started(trial.number, place, self.total, parameters)
 
     def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if trial.user_attrs.get(INTERRUPTED) == TIMEOUT:
-            self.display.line(f"  The time is over: trial {trial.number} is queued again.")
-            return
         left = describe_rest(study, self.total, self.plan.num_workers, self.plan.limits)
-        self.display.trial_ended(trial, best_trial(study, self.changed), left)
-        if trial.state == TrialState.FAIL and TRIAL_TIMEOUT not in trial.user_attrs:
-            self.display.line(trial.user_attrs.get("traceback", ""))
+        self.display.trial_ended("trial", trial, left, best_trial(study, self.changed))
 
 
 def _is_set_up(study: optuna.Study) -> bool:

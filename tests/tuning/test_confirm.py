@@ -18,6 +18,7 @@ from tuning.confirm import Confirmed
 from tuning.display import StudyDisplay
 from tuning.storage import open_storage
 from tuning.study import StudyPlan, open_study, run_study
+from tuning.trial_loop import RepeatedFailureError
 
 SEEDS = confirm.confirmation_seeds(0)
 
@@ -115,6 +116,27 @@ def test_workers_share_the_time_that_is_left() -> None:
     assert confirm.describe_rest(opened, study, 1) == "6 trainings left, about 2 min 00 s"
     assert confirm.describe_rest(opened, study, 4) == "6 trainings left, about 30.0 s"
     assert confirm.describe_status(study, 6) == "fresh seeds: 6 trainings left, about 20.0 s"
+
+
+def test_a_bug_in_a_confirmation_shows_its_traceback(
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(confirm.ConfirmationObjective, "_phase1", broken)
+    output = io.StringIO()
+    display = StudyDisplay(Console(file=output, width=120))
+    plan = StudyPlan("tiny", 1, tmp_path / "runs")
+    study = open_study(open_storage(None), plan, tiny_config, tiny_data)
+    study.optimize(lambda trial: sum(plan.space.suggest(trial).values()), n_trials=1)
+    confirmation = confirm.open_confirmation(study._storage, study, tiny_config, 1)
+    with pytest.raises(RepeatedFailureError):
+        confirm.run_confirmation(confirmation, study, tiny_config, tiny_data, plan, display)
+    assert output.getvalue().count("ZeroDivisionError: a bug of ours") == 3
 
 
 def test_a_setting_is_trained_as_under_its_seed_and_nothing_is_pruned(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.quota import FINISHED, Queue, Quota, Total
+from tuning.quota import FINISHED, Queue, Quota, Total, num_queued
 from tuning.samplers import make_sampler
 from tuning.search_space import DEFAULT_SPACE
 from tuning.storage import queue_interrupted
@@ -254,6 +254,21 @@ def test_a_queue_ends_with_what_was_queued() -> None:
         study.enqueue_trial({"dist_reg_weight": weight})
     assert run(study, Queue(), bowl).places == [0, 1]
     assert [trial.params["dist_reg_weight"] for trial in study.trials] == [0.1, 0.2]
+
+
+def test_what_is_queued_again_has_the_place_of_the_first_and_counts_once() -> None:
+    study = optuna.create_study()
+    for weight in (0.1, 0.2, 0.3):
+        study.enqueue_trial({"dist_reg_weight": weight})
+
+    def dies(trial: optuna.Trial) -> float:
+        value = bowl(trial)
+        if trial.number == 0:
+            assert end_trial(study, study.trials[0])
+        return value
+
+    assert run(study, Queue(), dies).places == [0, 1, 2, 0]
+    assert num_queued(study.trials) == 3
 
 
 def test_a_queued_trial_that_is_interrupted_before_it_has_a_place_is_not_lost() -> None:
