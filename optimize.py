@@ -168,14 +168,20 @@ def _clean(options: CleanOptions) -> int:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = clean.load_study(url, options.study_name)
-    ended, left = clean.end_ghosts(study, every=options.all)
-    for one, fate in [(one, "ended") for one in ended] + [(one, "left running") for one in left]:
-        print(
-            f"Trial {one.trial.number}, {one.worker or 'no worker'}, running for "
-            f"{format_duration(one.seconds)}: {fate}{f', {one.ghost}' if one.ghost else ''}"
-        )
-    print(f"{len(ended)} ended, {len(left)} left running.")
+    num_ended = num_left = 0
+    for study in clean.load_studies(url, options.study_name):
+        ended, left = clean.end_ghosts(study, every=options.all)
+        num_ended, num_left = num_ended + len(ended), num_left + len(left)
+        name = "Trial" if study.study_name == options.study_name else "Confirmation"
+        for one, fate in [
+            *((one, "ended") for one in ended),
+            *((one, "left running") for one in left),
+        ]:
+            print(
+                f"{name} {one.trial.number}, {one.worker or 'no worker'}, running for "
+                f"{format_duration(one.seconds)}: {fate}{f', {one.ghost}' if one.ghost else ''}"
+            )
+    print(f"{num_ended} ended, {num_left} left running.")
     return 0
 
 

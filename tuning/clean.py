@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 import socket
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, TrialState
 
 from config import InputError
-from tuning.storage import GRACE_SECONDS, open_storage
+from tuning.storage import CONFIRMATION, GRACE_SECONDS, open_storage
 from tuning.trial_loop import WORKER, end_trial
 
 
@@ -24,8 +25,8 @@ class RunningTrial(NamedTuple):
     ghost: str
 
 
-def load_study(url: str, name: str) -> optuna.Study:
-    """Opens a study that exists.
+def load_studies(url: str, name: str) -> list[optuna.Study]:
+    """Opens a study that exists, and its confirmations.
 
     Raises:
         InputError: the storage cannot be opened or has no study of that name.
@@ -36,7 +37,11 @@ def load_study(url: str, name: str) -> optuna.Study:
         raise InputError(
             f"--study-name {name!r} is not in the storage; it has {', '.join(names) or 'none'}."
         )
-    return optuna.load_study(storage=storage, study_name=name)
+    confirmation = re.compile(re.escape(name) + CONFIRMATION + "(_[0-9a-f]{8})?")
+    return [
+        optuna.load_study(storage=storage, study_name=found)
+        for found in [name, *filter(confirmation.fullmatch, names)]
+    ]
 
 
 def running_trials(study: optuna.Study) -> list[RunningTrial]:

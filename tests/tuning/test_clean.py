@@ -10,8 +10,9 @@ from pathlib import Path
 import optuna
 import pytest
 
+import optimize
 from config import InputError
-from tuning.clean import end_ghosts, load_study, running_trials
+from tuning.clean import end_ghosts, load_studies, running_trials
 from tuning.storage import open_storage
 from tuning.trial_loop import WORKER, name_of
 
@@ -47,7 +48,7 @@ def test_a_process_that_is_gone_is_a_ghost_and_its_parameters_are_queued(
     alive = begin(study, name_of(os.getpid()))
     elsewhere = begin(study, "another-host:1")
     new = begin(study, None)
-    study = load_study(url, "haunted")
+    (study,) = load_studies(url, "haunted")
     reasons = [one.ghost for one in running_trials(study)]
     assert reasons == ["its process is gone", "", "", ""]
     ended, left = end_ghosts(study, every=False)
@@ -70,9 +71,9 @@ def test_a_silent_trial_of_another_host_is_a_ghost(
     study: optuna.Study, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = begin(study, "another-host:1")
-    storage = load_study(url, "haunted")._storage
+    storage = load_studies(url, "haunted")[0]._storage
     storage._backend.record_heartbeat(study.trials[number]._trial_id)  # type: ignore[attr-defined]
-    assert running_trials(load_study(url, "haunted"))[0].ghost == ""
+    assert running_trials(load_studies(url, "haunted")[0])[0].ghost == ""
     import sqlalchemy
 
     long_ago = datetime.datetime.now() - datetime.timedelta(days=1)
@@ -80,10 +81,25 @@ def test_a_silent_trial_of_another_host_is_a_ghost(
         connection.execute(
             sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = :t"), {"t": str(long_ago)}
         )
-    (found,) = running_trials(load_study(url, "haunted"))
+    (found,) = running_trials(load_studies(url, "haunted")[0])
     assert found.ghost == "silent for more than 120 s"
 
 
 def test_a_study_that_is_not_there(study: optuna.Study, url: str) -> None:
     with pytest.raises(InputError, match="'other' is not in the storage; it has haunted"):
-        load_study(url, "other")
+        load_studies(url, "other")
+
+
+def test_a_ghost_of_a_confirmation_is_ended_with_those_of_its_study(
+    study: optuna.Study, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("haunted_confirmation", "haunted_confirmation_0a1b2c3d", "haunted_confirmation_x"):
+        other = optuna.create_study(storage=study._storage, study_name=name)
+        begin(other, name_of(pid_that_is_gone()))
+    assert optimize._clean(optimize.CleanOptions(storage=url, study_name="haunted")) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in told] == [
+        "Confirmation 0",
+        "Confirmation 0",
+        "2 ended",
+    ]
