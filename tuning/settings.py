@@ -22,8 +22,11 @@ _SOURCES = (
     "tuning/training.py",
 )
 _LIBRARIES = ("torch", "lightning", "optuna")
-_MACHINE_FIELDS = ("accelerator", "cache_dir", "num_workers")
-"""Fields that may differ from one call to the next without changing what is measured much."""
+_MACHINE_FIELDS = (
+    "accelerator", "cache_dir", "context_storage", "corpus", "num_workers", "tokenizer"
+)  # fmt: skip
+"""Fields that may differ from one machine to the next without changing what is measured much: tokens
+and tokenizer are compared by what is in them."""
 
 Settings = dict[str, object]
 
@@ -60,7 +63,7 @@ def code_version() -> str:
 
 def difference(stored: Mapping[str, object], settings: Mapping[str, object]) -> str:
     """`batch_size was 4 and is 8; …`; empty where nothing differs."""
-    names = sorted(stored.keys() | settings.keys())
+    names = sorted((stored.keys() | settings.keys()) - set(_MACHINE_FIELDS))
     return "; ".join(
         f"{name} was {stored.get(name)!r} and is {settings.get(name)!r}"
         for name in names

@@ -36,6 +36,27 @@ def test_what_changes_the_objective_is_told(
     assert len(told) == 4
 
 
+def test_the_same_text_at_another_place_is_the_same_setting(
+    tiny_config: Config, tiny_data: TokenDataModule, tmp_path: Path
+) -> None:
+    first = settings_of(tiny_config, tiny_data, DEFAULT_SPACE)
+    shutil.copy(tiny_config.corpus, tmp_path / "elsewhere.jsonl")
+    (tmp_path / "tokenizer.json").write_text(tiny_data.tokenizer.to_str())
+    moved = TokenDataModule(
+        dataclasses.replace(
+            tiny_config,
+            corpus=str(tmp_path / "elsewhere.jsonl"),
+            tokenizer=str(tmp_path / "tokenizer.json"),
+            context_storage="disk",
+        )
+    )
+    moved.setup()
+    second = settings_of(moved.config, moved, DEFAULT_SPACE)
+    assert difference(first, second) == ""
+    recorded_before = first | {"corpus": tiny_config.corpus, "tokenizer": "train"}
+    assert difference(recorded_before, second) == ""
+
+
 def test_tokens_are_digested_as_one_array(
     tiny_config: Config, tiny_data: TokenDataModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
