@@ -1,5 +1,6 @@
 """Samplers and pruners by name, all of them Optuna's own."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -129,6 +130,11 @@ def make_pruner(name: PrunerName, num_epochs: int) -> BasePruner:
     if name == "none":
         return NopPruner()
     return MedianPruner(n_startup_trials=NUM_STARTUP_TRIALS)
+
+
+def num_startup_trials(name: PrunerName) -> float:
+    """Complete trials before which a pruner prunes none; infinity where it never does."""
+    return {"median": NUM_STARTUP_TRIALS, "none": math.inf}.get(name, 0)
 
 
 def _place_of(study: Study, trial: FrozenTrial) -> int:

@@ -15,7 +15,14 @@ from models.diagnostics import reachable_rank
 from tuning.display import StudyDisplay
 from tuning.objective import Objective
 from tuning.quota import FINISHED, Total
-from tuning.samplers import PrunerName, SamplerName, grid_size, make_pruner, make_sampler
+from tuning.samplers import (
+    PrunerName,
+    SamplerName,
+    grid_size,
+    make_pruner,
+    make_sampler,
+    num_startup_trials,
+)
 from tuning.search_space import DEFAULT_SPACE, SearchSpace
 from tuning.settings import Settings, difference, settings_of
 from tuning.time_left import describe_left
@@ -165,18 +172,20 @@ def best_trial(study: optuna.Study, changed: str = "") -> FrozenTrial | None:
     return next(iter(complete_trials(study, changed)), None)
 
 
-def describe_rest(study: optuna.Study, total: int, num_workers: int, limits: Limits) -> str:
+def describe_rest(study: optuna.Study, plan: StudyPlan) -> str:
     """How many trials are left, and how long they will take."""
+    deadline = plan.limits.deadline
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state in FINISHED]
     running = running_seconds(trials)
-    remaining = None if limits.deadline is None else limits.deadline - time.monotonic()
+    remaining = None if deadline is None else deadline - time.monotonic()
     return describe_left(
         finished,
-        total - len(finished),
-        num_workers=max(num_workers, len(running)),
+        total_of(plan) - len(finished),
+        num_workers=max(plan.num_workers, len(running)),
         running_seconds=running,
         seconds_until_timeout=remaining,
+        num_startup_trials=num_startup_trials(plan.pruner),
     )
 
 
@@ -187,7 +196,7 @@ def describe_status(study: optuna.Study, plan: StudyPlan, changed: str = "") -> 
     best_text = "" if best is None else f", best {best.value:.2f} (trial {best.number})"
     return (
         f"{len(finished_trials(study))} of {total_of(plan)} finished, {num_running} running"
-        f"{best_text}; {describe_rest(study, total_of(plan), plan.num_workers, plan.limits)}"
+        f"{best_text}; {describe_rest(study, plan)}"
     )
 
 
@@ -209,7 +218,7 @@ class _Follower:
         self.display.trial_started(trial.number, place, self.total, parameters)
 
     def ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        left = describe_rest(study, self.total, self.plan.num_workers, self.plan.limits)
+        left = describe_rest(study, self.plan)
         self.display.trial_ended("trial", trial, left, best_trial(study, self.changed))
 
 

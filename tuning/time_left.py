@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from callbacks.figures import format_duration
 from tuning.display import trial_seconds
+from tuning.samplers import NUM_STARTUP_TRIALS
 
 _PHASE1_PRIOR_TRIALS = 2
 """Half of them pruned: Laplace's rule of succession."""
@@ -40,7 +41,7 @@ def estimate_seconds(
     *,
     num_workers: int = 1,
     running_seconds: Sequence[float] = (),
-    num_startup_trials: int = 5,
+    num_startup_trials: float = NUM_STARTUP_TRIALS,
 ) -> float:
     """Expected wall time until the last trial ends, in seconds.
 
@@ -52,7 +53,8 @@ def estimate_seconds(
         num_left: trials not finished, running ones included.
         num_workers: trials that run at a time; 1 or more.
         running_seconds: seconds since the start of each running trial.
-        num_startup_trials: complete trials that the pruner waits for before it prunes.
+        num_startup_trials: complete trials that the pruner waits for before it prunes; infinity where
+            there is no pruner.
 
     Raises:
         ValueError: no trial has finished.
@@ -75,6 +77,7 @@ def describe_left(
     num_workers: int = 1,
     running_seconds: Sequence[float] = (),
     seconds_until_timeout: float | None = None,
+    num_startup_trials: float = NUM_STARTUP_TRIALS,
 ) -> str:
     """`25 trials left, about 8 min 10 s`; tells how many of them end before the timeout.
 
@@ -84,13 +87,18 @@ def describe_left(
         num_workers: see `estimate_seconds`.
         running_seconds: see `estimate_seconds`.
         seconds_until_timeout: seconds after which running trials are cut off; None: no timeout.
+        num_startup_trials: see `estimate_seconds`.
     """
     if num_left <= 0:
         return "no trials left"
 
     def seconds_for(num_trials: int) -> float:
         return estimate_seconds(
-            finished, num_trials, num_workers=num_workers, running_seconds=running_seconds
+            finished,
+            num_trials,
+            num_workers=num_workers,
+            running_seconds=running_seconds,
+            num_startup_trials=num_startup_trials,
         )
 
     text = f"{num_left} {'trial' if num_left == 1 else 'trials'} left"
@@ -138,7 +146,7 @@ class _Costs(NamedTuple):
         return sum(share * self.seconds[outcome] for outcome, share in shares.items())
 
 
-def _costs(finished: Sequence[FrozenTrial], num_startup_trials: int) -> _Costs:
+def _costs(finished: Sequence[FrozenTrial], num_startup_trials: float) -> _Costs:
     num_complete = 0
     ends_in_phase2: list[Outcome] = []  # while the pruner prunes
     for trial in finished:

@@ -5,12 +5,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from callbacks.figures import format_duration, format_rank
 from tuning.display import outcome, trial_seconds
 from tuning.report import StudyReport, explain_nothing_complete
+from tuning.study import StudyPlan, describe_rest
 from tuning.time_left import Outcome, describe_left, estimate_seconds
 
 
@@ -116,6 +118,19 @@ def test_start_up_trials_say_nothing_of_the_pruner() -> None:
     # The pruner does not prune yet: only Phase 1 shortens a trial.
     in_startup = estimate_seconds([complete()] * 5, 10, num_startup_trials=100)
     assert in_startup == pytest.approx(10 * (phase1 * 10 + (1 - phase1) * 20))
+
+
+def test_without_a_pruner_every_trial_takes_its_time() -> None:
+    study = optuna.create_study()
+    for _ in range(10):
+        study.add_trial(trial(100, phase1_seconds=10, phase2_seconds=90))
+    lefts = {
+        pruner: describe_rest(study, StudyPlan("s", 30, Path("runs"), pruner=pruner))  # type: ignore[arg-type]
+        for pruner in ("none", "median")
+    }
+    # One of twelve is expected to end after Phase 1: 92.5 s each.
+    assert lefts["none"] == "20 trials left, about 30 min 50 s"
+    assert lefts["median"] == "20 trials left, about 26 min 15 s"
 
 
 def test_one_slow_trial_changes_nothing() -> None:
