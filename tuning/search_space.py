@@ -93,7 +93,7 @@ def parse_search_space(tune: str, overrides: Sequence[str] = ()) -> SearchSpace:
         InputError: a name that cannot be tuned, or a range that is none.
     """
     ranges: dict[str, Range] = {}
-    for name in tune.split(","):
+    for name in map(str.strip, tune.split(",")):
         _check_tunable("--tune", name)
         if name in ranges:
             raise InputError(f"--tune names {name!r} twice; once is enough.")

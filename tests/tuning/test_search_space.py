@@ -12,6 +12,9 @@ def test_names_and_ranges() -> None:
         "ema_momentum,phase1_learning_rate,dist_reg_weight",
         ["phase1_learning_rate=1e-4:1e-2:log", "dist_reg_weight=0.1:0.2:linear"],
     )
+    assert parse_search_space(" ema_momentum, dist_reg_weight ").ranges.keys() == {
+        "ema_momentum", "dist_reg_weight"
+    }  # fmt: skip
     assert space.ranges == {
         "ema_momentum": TUNABLE["ema_momentum"],
         "phase1_learning_rate": Range(1e-4, 1e-2, log=True),
