@@ -10,6 +10,7 @@ from config import PresetName, require
 
 DEFAULT_NAME = "dist_reg_weight_optimization"
 _ROOT = Path(__file__).parents[1]
+_LONGEST_SECONDS = 1e8
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ class StudyOptions:
         require(self.n_trials >= 1, "n_trials", self.n_trials, "1 or more")
         for name in ("timeout", "trial_timeout"):
             value = getattr(self, name)
-            require(value is None or value > 0, name, value, "a positive number")
+            # Beyond, a timer of the operating system overflows.
+            holds = value is None or 0 < value <= _LONGEST_SECONDS
+            require(holds, name, value, "a positive number up to 100 million")
         require(self.confirm is None or self.confirm >= 0, "confirm", self.confirm, "0 or more")
         name = self.study_name
         require(
