@@ -87,7 +87,7 @@ def _run(arguments: list[str], start: float) -> int:
     # Torch, Lightning and Optuna take seconds to import: not before the arguments are known good.
     from tuning import export
     from tuning.display import StudyDisplay
-    from tuning.storage import without_password
+    from tuning.storage import require_shared, without_password
     from tuning.training import check_accelerator
     from tuning.workers import count_workers
 
@@ -99,6 +99,8 @@ def _run(arguments: list[str], start: float) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if url is None and num_workers > 1:
             url = f"sqlite:///{folder}/study.db"
+        if url is not None and num_workers > 1:
+            require_shared(url)
         opened = _open(options, config, url, start, num_workers)
         display.line(f"Study {options.study_name}: {opened.datamodule.describe()}")
         if options.storage is None and os.environ.get(_STORAGE_VARIABLE):

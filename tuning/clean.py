@@ -11,7 +11,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, TrialState
 
 from config import InputError
-from tuning.storage import CONFIRMATION, GRACE_SECONDS, open_storage
+from tuning.storage import CONFIRMATION, GRACE_SECONDS, open_storage, require_existing
 from tuning.trial_loop import WORKER, end_trial
 
 
@@ -31,6 +31,7 @@ def load_studies(url: str, name: str) -> list[optuna.Study]:
     Raises:
         InputError: the storage cannot be opened or has no study of that name.
     """
+    require_existing(url)
     storage = open_storage(url)
     names = optuna.get_all_study_names(storage)
     if name not in names:

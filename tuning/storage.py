@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -156,9 +157,40 @@ def without_password(url: str) -> str:
         ) from error
 
 
-def is_persistent(study: optuna.Study) -> bool:
-    """Whether the study outlives this process."""
-    return not isinstance(study._storage, InMemoryStorage)
+def require_shared(url: str) -> None:
+    """Refuses a database that each process has for itself.
+
+    Raises:
+        InputError: it is kept in memory.
+    """
+    if _file_of(url) == ":memory:":
+        raise InputError(
+            f"--storage {url} is each process's own; leave it out, or give a file such as "
+            "sqlite:///study.db, where there are several --workers."
+        )
+
+
+def require_existing(url: str) -> None:
+    """Refuses an SQLite file that does not exist: opening it would make it.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    file = _file_of(url)
+    if file and not file.startswith("file:") and not Path(file).is_file():
+        raise InputError(f"--storage {url}: there is no file {file}.")
+
+
+def _file_of(url: str) -> str:
+    """The file or URI of an SQLite database, `:memory:` where it has none; "" of another storage."""
+    if url.startswith(_GRPC):
+        return ""
+    without_password(url)
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return ""
+    is_in_memory = not parsed.database or parsed.query.get("mode") == "memory"
+    return ":memory:" if is_in_memory else parsed.database or ""
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -90,6 +90,12 @@ def test_a_study_that_is_not_there(study: optuna.Study, url: str) -> None:
         load_studies(url, "other")
 
 
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no file"):
+        load_studies(f"sqlite:///{tmp_path / 'sturdy.db'}", "haunted")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_ghost_of_a_confirmation_is_ended_with_those_of_its_study(
     study: optuna.Study, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
