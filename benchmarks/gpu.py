@@ -39,15 +39,15 @@ from benchmarks.gpu_parts.bench import FULL, MEMORIES, SEQUENCE, SMALL, Bench, l
 from benchmarks.gpu_parts.memory import memory
 from benchmarks.gpu_parts.phase2 import new_module, phase2, sized_as_full
 from benchmarks.gpu_parts.training import training
-from benchmarks.solver import (
+from benchmarks.solving import (
+    AnyNetwork,
     Settings,
     application_lines,
     describe,
     print_lines,
     solving_lines,
-    text_rows,
 )
-from benchmarks.training_step import AnyNetwork
+from benchmarks.text import text_rows
 from config import Config, InputError
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.fixed_point import Method, solve

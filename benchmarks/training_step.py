@@ -13,16 +13,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.solving import AnyNetwork
 from config import Config
 from lightning_modules.schedule import with_warmup
 from lightning_modules.settings import context_network, gate_parameters, phase1_parameters
-from models.context_network import ContextNetwork
 from models.contraction import EVERY, contraction, lasting_disturbance
 from models.diversity import DIVERSITY_LOSSES, RunningStatistics
 from models.gated_network import GatedContextNetwork
 from models.sweeps import quasi_newton_step, residuals, sweep
 
-AnyNetwork = ContextNetwork | GatedContextNetwork
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.solver import text_rows
-from benchmarks.training_step import AnyNetwork, new_network, train
+from benchmarks.solving import AnyNetwork
+from benchmarks.text import text_rows
+from benchmarks.training_step import new_network, train
 from config import Config, InputError, Memory, published
 from datamodules.token_cache import load_tokens
 from datamodules.token_files import TokenSplits, read_tokens

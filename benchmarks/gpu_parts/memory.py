@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.devices import GIB, gib, peak_since_start, seconds_of, start_peak
 from benchmarks.gpu_parts.bench import SEQUENCE, Bench
-from benchmarks.solver import text_rows
-from benchmarks.training_step import AnyNetwork
+from benchmarks.solving import AnyNetwork
+from benchmarks.text import text_rows
 from models.fixed_point import Method, solve
 
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.devices import gib, peak_since_start, seconds_of, start_peak
 from benchmarks.gpu_parts.bench import SEQUENCE, Bench
 from benchmarks.gpu_parts.training import product_rate, yes
-from benchmarks.solver import text_rows
+from benchmarks.text import text_rows
 from config import Config, full
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from models.fixed_point import solve_rows

@@ -10,8 +10,9 @@ from torch.nn.functional import linear
 
 from benchmarks.devices import gib, peak_since_start, seconds_of, start_peak
 from benchmarks.gpu_parts.bench import SEQUENCE, Bench
-from benchmarks.solver import text_rows
-from benchmarks.training_step import AnyNetwork, Phase1Step, flops, new_network
+from benchmarks.solving import AnyNetwork
+from benchmarks.text import text_rows
+from benchmarks.training_step import Phase1Step, flops, new_network
 from config import Config
 
 
