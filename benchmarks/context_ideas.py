@@ -8,14 +8,14 @@ Contexts are made by each idea without a Lightning module or sweeps: of a linear
 tokens as they are. Each is then given to the same token head, trained over the same rows, and the
 lowest validation perplexity of its epochs is printed. Nothing here sees a next token but the head.
 
-Shapes: B rows, T tokens, C = 768 entries, E = 256, V = vocabulary.
+Shapes: B rows, T tokens, E = embed_dim, C = 3 E entries, V = vocabulary.
 """
 
 import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,16 +27,16 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config import Config
+import command_line
+from benchmarks.baselines.training import Recipe, fit
+from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
-from lightning_modules.schedule import with_warmup
 from models.context_network import normalise
 from models.linear_recurrence import rotated_decayed_sum
 from models.neighbour_embedding import neighbour_embedding
 from models.sweeps import shift_right
 from models.token_head import TokenHead
 
-_C, _E = 768, 256
 _ROWS_AT_ONCE = 64
 _RECALL_LAGS = (1, 2, 3)
 
@@ -50,7 +50,7 @@ class Options:
     ideas: tuple[str, ...] = ()
     """Ideas to measure, all where none is given."""
     num_samples: int = 192
-    """Training rows of 128 tokens."""
+    """Training rows."""
     num_val_samples: int = 64
     """Validation rows."""
     epochs: int = 5
@@ -63,6 +63,16 @@ class Options:
     """Rows in a step."""
     recall_epochs: int = 3
     """Of the network that learns to recall."""
+    embed_dim: int = 256
+    """Entries of an embedding (E); contexts have three times as many."""
+    corpus: str = Config.corpus
+    """As train.py has it."""
+    vocab_size: int = Config.vocab_size
+    """As train.py has it."""
+    max_seq_length: int = Config.max_seq_length
+    """Tokens of a row."""
+    cache_dir: str = Config.cache_dir
+    """Folder of the tokenised corpora."""
 
 
 class Text:
@@ -70,15 +80,18 @@ class Text:
 
     def __init__(self, options: Options) -> None:
         config = dataclasses.replace(
-            Config(), num_samples=options.num_samples, num_val_samples=options.num_val_samples
-        )
+            Config(), num_samples=options.num_samples, num_val_samples=options.num_val_samples,
+            corpus=options.corpus, vocab_size=options.vocab_size,
+            max_seq_length=options.max_seq_length, cache_dir=options.cache_dir,
+        )  # fmt: skip
         data = TokenDataModule(config)
         data.setup()
         self.train_BT, self.val_BT = data.train_rows.tokens, data.val_rows.tokens
         self.counts_V = data.token_counts()
         self.vocab_size = len(self.counts_V)
+        self.embed_dim, self.context_dim = options.embed_dim, 3 * options.embed_dim
         torch.manual_seed(0)
-        self.random_VE = normalise(torch.randn(self.vocab_size, _E))
+        self.random_VE = normalise(torch.randn(self.vocab_size, self.embed_dim))
         self.neighbours_VE = self._neighbours(self.train_BT)
         # Read from right to left, what stands before a token is what follows it.
         following_VE = self._neighbours(self.train_BT.flip(1))
@@ -87,17 +100,19 @@ class Text:
     def excess(self) -> Tensor:
         """How much more frequent than 1 / C each token is, 1 or more."""
         counts = self.counts_V + 0.25
-        return (_C * counts / counts.sum()).clamp(min=1)
+        return (self.context_dim * counts / counts.sum()).clamp(min=1)
 
     def _neighbours(self, rows_BT: Tensor) -> Tensor:
-        embedding = neighbour_embedding([rows_BT], vocab_size=self.vocab_size, embed_dim=_E)
+        embedding = neighbour_embedding(
+            [rows_BT], vocab_size=self.vocab_size, embed_dim=self.embed_dim
+        )
         known = embedding.any(dim=1, keepdim=True)
         return torch.where(known, normalise(embedding), self.random_VE)
 
 
 def zeros(text: Text, options: Options) -> Contexts:
     """No context: the head knows the current token alone."""
-    return lambda tokens: torch.zeros(*tokens.shape, _C)
+    return lambda tokens: torch.zeros(*tokens.shape, text.context_dim)
 
 
 def last_tokens(embedding: str) -> Callable[[Text, Options], Contexts]:
@@ -122,9 +137,9 @@ def linear_memory(
     """A linear memory; of several scales, C is shared between memories of each."""
 
     def make(text: Text, options: Options) -> Contexts:
-        width = _C // len(scales)
+        width, embed_dim = text.context_dim // len(scales), text.embed_dim
         torch.manual_seed(0)
-        weights = [torch.randn(_E, width) / _E**0.5 for _ in scales]
+        weights = [torch.randn(embed_dim, width) / embed_dim**0.5 for _ in scales]
         writes = [normalise((getattr(text, embedding) @ weight).relu()) for weight in weights]
         gates = [scale * text.excess() ** -damping for scale in scales]
 
@@ -153,11 +168,15 @@ class Recall(nn.Module):
     def __init__(self, text: Text) -> None:
         super().__init__()
         self.embedding = nn.Parameter(text.random_VE.clone())
-        self.write = nn.Linear(_E, _C)
+        embed_dim, context_dim = text.embed_dim, text.context_dim
+        self.write = nn.Linear(embed_dim, context_dim)
         self.read = nn.ModuleList(
-            nn.Sequential(nn.Dropout(0.4), nn.Linear(_C, _E), nn.GELU(), nn.Linear(_E, 128))
+            nn.Sequential(
+                nn.Dropout(0.4), nn.Linear(context_dim, embed_dim), nn.GELU(),
+                nn.Linear(embed_dim, 128),
+            )
             for _ in _RECALL_LAGS
-        )
+        )  # fmt: skip
         self.output = nn.Linear(128, text.vocab_size)
         nn.init.normal_(self.output.weight, std=0.02)
 
@@ -182,7 +201,8 @@ def recall(text: Text, options: Options) -> Contexts:
     """Contexts of a network that was trained to recall dropped tokens."""
     torch.manual_seed(0)
     network = Recall(text)
-    _fit(network, network, text.train_BT, options.recall_epochs, 3e-3, 2.0, 2 * options.batch_size)
+    recipe = _recipe(options.recall_epochs, 3e-3, 2.0, 2 * options.batch_size)
+    fit(network, network, text.train_BT, recipe, is_over=lambda: False)
     network.requires_grad_(False)
     return network.contexts
 
@@ -206,11 +226,11 @@ IDEAS: Mapping[str, Callable[[Text, Options], Contexts]] = {
 }
 
 
-def main() -> None:
-    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")])
+def main() -> int:
+    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
     unknown = set(options.ideas) - IDEAS.keys()
     if unknown:
-        sys.exit(f"error: no idea is called {', '.join(sorted(unknown))}; there are {list(IDEAS)}.")
+        raise InputError(f"--ideas has {', '.join(sorted(unknown))}; there are {', '.join(IDEAS)}.")
     text = Text(options)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{text.train_BT.numel():,} training and {text.val_BT.numel():,} validation tokens")
@@ -222,6 +242,7 @@ def main() -> None:
         each = " ".join(f"{value:.1f}" for value in perplexities)
         seconds = time.monotonic() - start
         print(f"{name:32} {min(perplexities):8.2f}  {each}, {seconds:.0f} s", flush=True)
+    return 0
 
 
 def measure(text: Text, contexts: Contexts, options: Options) -> list[float]:
@@ -229,7 +250,7 @@ def measure(text: Text, contexts: Contexts, options: Options) -> list[float]:
     defaults = Config()
     torch.manual_seed(0)
     head = TokenHead(
-        vocab_size=text.vocab_size, context_dim=_C, embed_dim=defaults.head_embed_dim,
+        vocab_size=text.vocab_size, context_dim=text.context_dim, embed_dim=defaults.head_embed_dim,
         hidden_dim=defaults.head_hidden_dim, dropout=defaults.dropout,
         context_scale=defaults.context_scale, prior_count=defaults.prior_count,
     )  # fmt: skip
@@ -242,7 +263,7 @@ def measure(text: Text, contexts: Contexts, options: Options) -> list[float]:
 
     perplexities = []
 
-    def validate() -> None:
+    def validate() -> bool:
         head.eval()
         with torch.no_grad():
             losses = [
@@ -250,42 +271,21 @@ def measure(text: Text, contexts: Contexts, options: Options) -> list[float]:
                 for rows in text.val_BT.chunk(-(-len(text.val_BT) // _ROWS_AT_ONCE))
             ]
         perplexities.append(math.exp(float(sum(losses)) / len(text.val_BT)))
-        head.train()
+        return False
 
-    _fit(
-        head, loss, text.train_BT, options.epochs, options.learning_rate, options.weight_decay,
-        options.batch_size, validate,
-    )  # fmt: skip
+    recipe = _recipe(
+        options.epochs, options.learning_rate, options.weight_decay, options.batch_size
+    )
+    fit(head, loss, text.train_BT, recipe, validate)
     return perplexities
 
 
-def _fit(
-    module: nn.Module,
-    loss: Callable[[Tensor], Tensor],
-    rows_BT: Tensor,
-    num_epochs: int,
-    learning_rate: float,
-    weight_decay: float,
-    batch_size: int,
-    after_epoch: Callable[[], None] = lambda: None,
-) -> None:
-    weights = list(module.parameters())
-    groups: Iterable[dict[str, object]] = [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": weight_decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
-    num_steps = num_epochs * -(-len(rows_BT) // batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, with_warmup("cosine", num_steps, 0.1))
-    for _ in range(num_epochs):
-        for index in torch.randperm(len(rows_BT)).split(batch_size):
-            optimizer.zero_grad()
-            loss(rows_BT[index]).backward()
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            scheduler.step()
-        after_epoch()
+def _recipe(num_epochs: int, learning_rate: float, weight_decay: float, batch_size: int) -> Recipe:
+    return Recipe(
+        learning_rate=learning_rate, weight_decay=weight_decay, num_epochs=num_epochs,
+        patience=num_epochs, batch_size=batch_size, seed=0,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -141,12 +141,6 @@ def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
     """
     start = time.monotonic()
     torch.manual_seed(recipe.seed)
-    num_batches = -(-len(rows.train) // recipe.batch_size)
-    optimizer = AdamW(
-        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=_BETAS, fused=True
-    )
-    factor = with_warmup("cosine", recipe.num_epochs * num_batches, _WARMUP_RATIO)
-    schedule = LambdaLR(optimizer, factor)
     order = torch.Generator().manual_seed(recipe.seed)
     best = BestEpoch(recipe.patience)
     loss_of: Callable[[Tensor], Tensor] = functools.partial(
@@ -154,19 +148,51 @@ def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
     )
     if recipe.compiled:
         loss_of = FullBatches(loss_of)
-    while best.num_epochs < recipe.num_epochs and not best.is_over:
+
+    def judge() -> bool:
+        best.look(model, mean_loss(model, rows.val))
+        return best.is_over
+
+    fit(model, loss_of, rows.train, recipe, judge, order)
+    return best.training(model, best.num_epochs, start)
+
+
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[Tensor], Tensor],
+    rows_NT: Tensor,
+    recipe: Recipe,
+    is_over: Callable[[], bool],
+    order: torch.Generator | None = None,
+) -> None:
+    """AdamW with warm-up, a cosine to 0 and clipping.
+
+    Args:
+        model: whose parameters are trained, in training mode.
+        loss_of: rows (B, T) to nats.
+        rows_NT: token ids.
+        recipe: rates, epochs and batches; all else of it is the caller's.
+        is_over: asked after every epoch, and may evaluate the model.
+        order: of the rows; torch's own generator where None.
+    """
+    num_batches = -(-len(rows_NT) // recipe.batch_size)
+    optimizer = AdamW(
+        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=_BETAS, fused=True
+    )
+    factor = with_warmup("cosine", recipe.num_epochs * num_batches, _WARMUP_RATIO)
+    schedule = LambdaLR(optimizer, factor)
+    for _ in range(recipe.num_epochs):
         model.train()
-        permutation = torch.randperm(len(rows.train), generator=order)
+        permutation = torch.randperm(len(rows_NT), generator=order)
         for index in torch.split(permutation, recipe.batch_size):
-            batch = rows.train[index.to(rows.train.device)]
-            loss = loss_of(batch)
+            loss = loss_of(rows_NT[index.to(rows_NT.device)])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has it without types
             nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_CLIP)
             optimizer.step()
             schedule.step()
-        best.look(model, mean_loss(model, rows.val))
-    return best.training(model, best.num_epochs, start)
+        if is_over():
+            return
 
 
 def smoothed_loss(model: nn.Module, tokens_BT: Tensor, label_smoothing: float) -> Tensor:
