@@ -17,7 +17,10 @@ def test_both_contenders_end_with_the_same_weights(
     tiny_data: TokenDataModule, fields: dict[str, float]
 ) -> None:
     config = dataclasses.replace(
-        tiny_data.config, phase1_max_epochs=4, phase1_min_converged_ratio=1.0, **fields
+        tiny_data.config,
+        phase1_max_epochs=4,
+        phase1_min_converged_ratio=1.0,
+        **fields,  # type: ignore[arg-type]  # all are float
     )
     found = run(config, tiny_data)
     assert found.difference == 0
