@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -158,7 +159,8 @@ def _train(command: Command) -> int:
         module = run.train()
         perplexity = run.test(module)
     except KeyboardInterrupt:
-        _say(console, f"Interrupted; go on with: python train.py --resume {run_dir}")
+        folder = shlex.quote(str(run_dir))
+        _say(console, f"Interrupted; go on with: python train.py --resume {folder}")
         raise
     except FloatingPointError as error:
         if is_first:
@@ -169,7 +171,7 @@ def _train(command: Command) -> int:
     _say(console, f"Test perplexity: {text}")
     _say(console, f"Best checkpoint: {run_dir / 'phase2' / 'best.ckpt'}")
     _say(console, f"Model: {run.export(module)}")
-    _say(console, f"  tensorboard --logdir {run_dir}")
+    _say(console, f"  tensorboard --logdir {shlex.quote(str(run_dir))}")
     return 0
 
 

@@ -8,6 +8,7 @@ use what was learnt.
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,8 +71,9 @@ def require_new_folder(run_dir: Path) -> None:
     require_writable_folder("--run-dir", run_dir)
     half_started = {_OPTIONS_FILE, f"{_OPTIONS_FILE}.part", f"{_CONFIG_FILE}.part"}
     if {path.name for path in run_dir.iterdir()} - half_started:
+        folder = shlex.quote(str(run_dir))
         raise InputError(
-            f"--run-dir {run_dir} is not empty; give another, or --resume {run_dir} to go on."
+            f"--run-dir {run_dir} is not empty; give another, or --resume {folder} to go on."
         )
 
 

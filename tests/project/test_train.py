@@ -1,5 +1,6 @@
 """train.py in the test's own process: what a user gets wrong, and how a run ends that cannot go on."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 import command_line
 import train
+from config import InputError
+from tuning.full_length import FullRun
 
 CHAT = Path(__file__).parents[1] / "datamodules" / "data" / "ultrachat_sample.jsonl"
 TINY = (
@@ -66,3 +69,26 @@ def test_a_folder_that_is_a_run_already_is_told_before_the_corpus_is_read(told: 
     error = told("--resume", "run")
     assert error.startswith("error: run/config.json is broken, or of another version: ")
     assert len(error.splitlines()) == 1
+
+
+def test_commands_that_are_printed_can_be_given_to_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *TINY, "--run-dir", "my run"])
+    monkeypatch.setattr(FullRun, "test", lambda *_: 1.0)
+    monkeypatch.setattr(FullRun, "export", lambda *_: None)
+    monkeypatch.setattr(FullRun, "train", lambda _: None)
+    assert train.main() == 0
+    assert "\n  tensorboard --logdir 'my run'\n" in capsys.readouterr().out
+
+    def interrupted(_: FullRun) -> None:
+        raise KeyboardInterrupt
+
+    shutil.rmtree("my run")
+    monkeypatch.setattr(FullRun, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.main()
+    assert capsys.readouterr().out.endswith("python train.py --resume 'my run'\n")
+    with pytest.raises(InputError, match=r"--run-dir my run is not empty; .* --resume 'my run' to"):
+        train.main()
