@@ -55,14 +55,26 @@ def exit_code_of(interrupt: KeyboardInterrupt) -> int:
 
 
 def peek(arguments: list[str], option: str) -> str | None:
-    """The value of an option among the arguments, before they are parsed in full."""
+    """The value of an option among the arguments, before they are parsed in full.
+
+    Args:
+        arguments: with dashes or underscores in the options' names, as `tyro` takes both.
+        option: its name with dashes.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(option, dest="value")
     try:
-        known, _ = parser.parse_known_args(arguments)
+        known, _ = parser.parse_known_args([_with_dashes(argument) for argument in arguments])
     except argparse.ArgumentError:
         return None
     return cast("str | None", known.value)
+
+
+def _with_dashes(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}"
 
 
 def _full_disk(error: BaseException | None) -> str | None:

@@ -92,3 +92,20 @@ def test_commands_that_are_printed_can_be_given_to_a_shell(
     assert capsys.readouterr().out.endswith("python train.py --resume 'my run'\n")
     with pytest.raises(InputError, match=r"--run-dir my run is not empty; .* --resume 'my run' to"):
         train.main()
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--max_epochs 2 --phase2_epochs 3", "--max-epochs 2 --phase2_epochs=3",
+     "--phase2-epochs=3 --max_epochs=2"],
+)  # fmt: skip
+def test_options_that_mean_the_same_are_told_however_they_are_spelt(
+    told: Told, options: str
+) -> None:
+    assert "mean the same" in told(*options.split(), "--corpus", "none.txt")
+
+
+def test_an_option_is_peeked_at_however_it_is_spelt() -> None:
+    for arguments in (["--a_b", "c_d"], ["--a_b=c_d"], ["--a-b", "c_d"], ["x", "--a-b=c_d"]):
+        assert command_line.peek(arguments, "--a-b") == "c_d"
+    assert command_line.peek(["--a_bc", "d"], "--a-b") is None
