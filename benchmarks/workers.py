@@ -20,12 +20,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.options import parse, run
 from config import Config, require
+
+if TYPE_CHECKING:
+    import optuna
+
+    from datamodules.token_datamodule import TokenDataModule
+    from tuning.study import StudyPlan
 
 _STUDY = "throughput"
 
@@ -80,13 +86,19 @@ def measure(
     barrier = context.Barrier(num_workers)
     results: Any = context.Queue()
     environments = [environment_of(i, num_workers, config.accelerator) for i in range(num_workers)]
-    processes = []
-    for environment in environments:
-        arguments = (num_trials, url, config, folder, name, barrier, results)
-        processes.append(context.Process(target=work, args=arguments))
-        with inherited(environment):
-            processes[-1].start()
-    measured = gather(processes, results)
+    # Before the workers, which would create it all at once, or all tell what is wrong with the input.
+    _open(num_trials, url, config, folder, name)
+    arguments = (num_trials, url, config, folder, name, barrier, results)
+    processes = [context.Process(target=work, args=arguments) for _ in environments]
+    try:
+        for process, environment in zip(processes, environments, strict=True):
+            with inherited(environment):
+                process.start()
+        measured = gather(processes, results)
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
     wall = max(one.wall for one in measured)
     in_trials = sum(one.in_trials for one in measured)
     overhead = 1 - sum(one.useful for one in measured) / in_trials
@@ -105,12 +117,36 @@ def gather(processes: list[Any], results: Any) -> list[Measured]:
             measured.append(results.get(timeout=1))
         except queue.Empty:
             if any(process.exitcode for process in processes):
-                for process in processes:
-                    process.kill()
                 sys.exit("A worker failed.")
     for process in processes:
         process.join()
     return measured
+
+
+class _Opened(NamedTuple):
+    study: "optuna.Study"
+    plan: "StudyPlan"
+    config: Config
+    datamodule: "TokenDataModule"
+
+
+def _open(num_trials: int, url: str, config: Config, folder: Path, name: str) -> _Opened:
+    """The study, in which nothing is pruned."""
+    import optuna
+
+    from datamodules.token_datamodule import TokenDataModule
+    from tuning.storage import open_storage
+    from tuning.study import StudyPlan, open_study
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    unpruned = dataclasses.replace(
+        config, identity_mapping_threshold=1.0, min_token_sensitivity=0.0, min_effective_rank=0.0
+    )
+    datamodule = TokenDataModule(unpruned)
+    datamodule.setup()
+    plan = StudyPlan(name, num_trials, folder, sampler="random", pruner="none")
+    study = open_study(open_storage(url), plan, unpruned, datamodule)
+    return _Opened(study, plan, unpruned, datamodule)
 
 
 def work(
@@ -134,21 +170,11 @@ def work(
     from callbacks.identity_mapping_pruning import IdentityMappingPruning
     from callbacks.non_finite_pruning import NonFinitePruning
     from callbacks.phase_progress import PhaseProgress
-    from datamodules.token_datamodule import TokenDataModule
     from tuning import objective, trial_loop
     from tuning.display import StudyDisplay
-    from tuning.storage import open_storage
-    from tuning.study import StudyPlan, open_study, run_study
+    from tuning.study import run_study
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    unpruned = dataclasses.replace(
-        config, identity_mapping_threshold=1.0, min_token_sensitivity=0.0, min_effective_rank=0.0
-    )
-    datamodule = TokenDataModule(unpruned)
-    datamodule.setup()
-    plan = StudyPlan(name, num_trials, folder, sampler="random", pruner="none")
-    study = open_study(open_storage(url), plan, unpruned, datamodule)
-
+    study, plan, unpruned, datamodule = _open(num_trials, url, config, folder, name)
     trials, training, extras = Clock(), Clock(), Clock()
     ends: list[float] = []
     trials.time(trial_loop._Loop, "run_one", lambda: ends.append(time.monotonic()))
@@ -170,7 +196,9 @@ def work(
     run_study(study, unpruned, datamodule, plan, display)
     # Extras outside of `_train` are no part of what it measured.
     useful = training.seconds - extras.seconds_inside(training)
-    results.put(Measured(ends[-1] - start, trials.seconds, useful, training.calls))
+    # A worker that was slow to begin may find no trial left.
+    wall = max(ends, default=start) - start
+    results.put(Measured(wall, trials.seconds, useful, training.calls))
 
 
 class Clock:
