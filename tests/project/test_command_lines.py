@@ -14,7 +14,7 @@ import torch
 
 import optimize
 import train
-from tests.commands import CHAT, TINY, Call, command, run
+from tests.commands import CHAT, TINY, Call, command, run, started
 
 SMOKE = ["--preset", "smoke", *TINY]
 MAINS = {"optimize.py": optimize.main, "train.py": train.main}
@@ -174,24 +174,19 @@ def test_a_signal_leaves_no_running_trial_and_a_report(
     url = f"sqlite:///{tmp_path / 'study.db'}"
     endless = ["--n-trials", "1000", "--timeout", "100"]  # where the signal is lost
     endless += ["--storage", url, "--output", str(tmp_path / "best.py")]
-    process = subprocess.Popen(
-        command("optimize.py", *SMOKE, *cache, *endless, "--phase2-epochs", "20"),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if line.startswith("Trial 1 "):
-            break
-    time.sleep(0.2)  # into the trial, wherever that is
-    process.send_signal(sent)
-    seen += process.stdout.read()
-    assert process.wait(60) == code, seen
+    search = command("optimize.py", *SMOKE, *cache, *endless, "--phase2-epochs", "20")
+    unbuffered = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with started(search, tmp_path, stderr=subprocess.STDOUT, environment=unbuffered) as process:
+        assert process.stdout is not None
+        seen = ""
+        for line in process.stdout:
+            seen += line
+            if line.startswith("Trial 1 "):
+                break
+        time.sleep(0.2)  # into the trial, wherever that is
+        process.send_signal(sent)
+        seen += process.stdout.read()
+        assert process.wait() == code, seen
     assert "Study ended after" in seen
     assert "Best trial: 0" in seen
     assert "Traceback" not in seen
@@ -208,22 +203,14 @@ CHECKPOINTS = ["--checkpoint-minutes", "0.0001"]
 
 def kill_in(folder: Path, phase: str, *arguments: str) -> None:
     """Starts training and kills all of its processes, without a chance to clean up, amid a phase."""
-    process = subprocess.Popen(
-        command("train.py", *arguments),
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
     checkpoint = folder / "killed" / phase / "last.ckpt"
-    try:
+    training = command("train.py", *arguments)
+    with started(training, folder, stdout=subprocess.DEVNULL, stderr=None) as process:
         while not checkpoint.is_file():
-            assert process.poll() is None
+            assert process.poll() is None  # as it is not once its time is over
             time.sleep(0.01)
         time.sleep(0.1)  # into the phase, wherever that is
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(60)
+    # Killed as the block ended.
     assert not (folder / "killed" / phase / "done").exists()
 
 

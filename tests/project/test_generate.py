@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,9 @@ import torch
 
 import generate
 from config import InputError
+from tests import commands
 
-ROOT = Path(__file__).parents[2]
-
-
+ENDLESS = ("--ignore-end-of-text", "--max-new-tokens", "1000000000")
 Write = Callable[..., str]
 
 
@@ -112,42 +110,32 @@ def test_bad_input_is_told(
     assert "\n" not in str(raised.value)
 
 
-def started(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "generate.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
+def test_bad_input_ends_with_2(tmp_path: Path) -> None:
+    ran = commands.run(tmp_path, "generate.py", "--checkpoint", "none", "--top-p", "2", expect=2)
+    assert (ran.stdout, len(ran.stderr.splitlines())) == ("", 1)
 
 
-def test_bad_input_ends_with_2() -> None:
-    process = started("--checkpoint", "none", "--top-p", "2")
-    out, error = process.communicate(timeout=60)
-    assert (process.returncode, out, len(error.splitlines())) == (2, "", 1)
-
-
-def test_ctrl_c_keeps_what_was_written_and_ends_with_130(run: str) -> None:
+def test_ctrl_c_keeps_what_was_written_and_ends_with_130(run: str, tmp_path: Path) -> None:
     """On an output that has no characters beyond ASCII, too."""
-    endless = ("--ignore-end-of-text", "--max-new-tokens", "1000000000", "--prompt", "A: hi")
-    process = started("--checkpoint", run, *endless, PYTHONIOENCODING="ascii")
-    assert process.stdout is not None
-    seen = process.stdout.read(100)
-    process.send_signal(signal.SIGINT)
-    rest, error = process.communicate(timeout=120)
+    ascii_only = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
+    writing = commands.command("generate.py", "--checkpoint", run, "--prompt", "A: hi", *ENDLESS)
+    with commands.started(writing, tmp_path, environment=ascii_only) as process:
+        assert process.stdout is not None
+        seen = process.stdout.read(100)
+        process.send_signal(signal.SIGINT)
+        rest, error = process.communicate()
     assert process.returncode == 130
     assert error == ""
     assert seen.startswith("A: hi")
     assert rest.endswith("\n")
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_an_error(run: str) -> None:
-    endless = ("--ignore-end-of-text", "--max-new-tokens", "1000000000")
-    process = started("--checkpoint", run, *endless)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert len(process.stdout.read(10)) == 10
-    process.stdout.close()
-    assert process.wait(120) == 0
-    assert process.stderr.read() == ""
+def test_a_reader_that_has_seen_enough_ends_it_without_an_error(run: str, tmp_path: Path) -> None:
+    writing = commands.command("generate.py", "--checkpoint", run, *ENDLESS)
+    with commands.started(writing, tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert len(process.stdout.read(10)) == 10
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr.read() == ""

@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import warnings
@@ -14,7 +12,9 @@ import optuna
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, command, started
+from tests.tuning.postgres import free_port
+
 EXAMPLES = ROOT / "docs" / "examples"
 BATCH = EXAMPLES / "slurm_array.sbatch"
 MANIFEST = EXAMPLES / "kubernetes_job.yaml"
@@ -227,15 +227,11 @@ def test_kubernetes_accepts_the_manifest(claim_and_job: list[dict]) -> None:
 
 
 def test_the_proxy_serves_a_study(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    proxy = subprocess.Popen(
-        [sys.executable, str(PROXY), "--host", "127.0.0.1", "--port", str(port)],
-        cwd=tmp_path,
-        env={**os.environ, "OPTUNA_STORAGE": f"sqlite:///{tmp_path / 'study.db'}"},
-    )
-    try:
+    port = free_port()
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    proxy = command("docs/examples/grpc_proxy.py", "--host", "127.0.0.1", "--port", str(port))
+    served_url = {**os.environ, "OPTUNA_STORAGE": url}
+    with started(proxy, tmp_path, stdout=None, stderr=None, environment=served_url):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             storage = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
@@ -244,10 +240,6 @@ def test_the_proxy_serves_a_study(tmp_path: Path) -> None:
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
         served = [trial.params for trial in study.trials]
         storage.close()
-    finally:
-        proxy.send_signal(signal.SIGKILL)
-        proxy.wait()
-    url = f"sqlite:///{tmp_path / 'study.db'}"
     direct = optuna.load_study(study_name="shared", storage=url)
     assert [trial.params for trial in direct.trials] == served
 

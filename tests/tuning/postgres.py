@@ -71,7 +71,7 @@ class Postgres:
         self._keeper: subprocess.Popen[str] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="postgres_"))
         self.log = self._folder / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"postgresql+psycopg://{_USER}:{PASSWORD}@127.0.0.1:{self.port}/postgres"
         self._make_cluster()
 
@@ -197,8 +197,10 @@ def _account() -> pwd.struct_passwd | None:
     raise MissingPostgresError("PostgreSQL's server refuses root, and there is no other user")
 
 
-def _free_port() -> int:
-    for port in random.sample(_PORTS, 100):
+def free_port() -> int:
+    """A port on 127.0.0.1 that stays free until it is taken: no outgoing connection is given it."""
+    # Of the system's numbers: a test that seeds Python's would have those of every other one.
+    for port in random.SystemRandom().sample(_PORTS, 100):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

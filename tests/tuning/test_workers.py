@@ -3,12 +3,11 @@
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import optuna
@@ -17,22 +16,15 @@ from optuna.storages import GrpcStorageProxy
 from optuna.trial import FrozenTrial, TrialState
 
 from config import InputError
-from tests.tuning.postgres import PASSWORD, Postgres
+from tests.commands import CHAT, TINY, command, started
+from tests.tuning.postgres import PASSWORD, Postgres, free_port
 from tuning.quota import FINISHED
 from tuning.storage import open_storage
 from tuning.trial_loop import WORKER
 from tuning.workers import count_workers, environment_of, inherited, num_cores
 
-ROOT = Path(__file__).parents[2]
-CHAT = ROOT / "tests" / "datamodules" / "data" / "ultrachat_sample.jsonl"
-TINY = (
-    "--preset smoke --vocab-size 300 --num-samples 8 --num-val-samples 4 --max-seq-length 32 "
-    "--context-dim 16 --identity-mapping-threshold 1 --min-effective-rank 0.05 --accelerator cpu "
-    f"--confirm 0 --study-name shared --corpus {CHAT}"
-).split()
-
-
-LONGEST_SECONDS = 300
+Process = subprocess.Popen[str]
+SHARED = [*"--preset smoke --confirm 0 --study-name shared --corpus".split(), str(CHAT), *TINY]
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +32,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("cache"))
 
 
-def start(folder: Path, cache: str, url: str | None, *arguments: str) -> subprocess.Popen[str]:
+def study(
+    folder: Path, cache: str, url: str | None, *arguments: str
+) -> AbstractContextManager[Process]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
     environment.pop("OMP_NUM_THREADS", None)
     if url is not None:
         environment["OPTUNA_STORAGE"] = url
     output = ["--output", str(folder / "best.py"), "--cache-dir", cache]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "optimize.py"), *TINY, *output, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    search = command("optimize.py", *SHARED, *output, *arguments)
+    return started(search, folder, stderr=subprocess.STDOUT, environment=environment)
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    seen, _ = process.communicate(timeout=LONGEST_SECONDS)
+def finish(process: Process, code: int = 0) -> str:
+    seen, _ = process.communicate()
     assert process.returncode == code, seen
     assert "Traceback" not in seen, seen
     return seen
@@ -79,19 +66,18 @@ def assert_exact(trials: list[FrozenTrial], num_trials: int, num_workers: int) -
 
 
 def after(
-    process: subprocess.Popen[str],
+    process: Process,
     url: str,
     num_finished: int,
     act: Callable[[list[FrozenTrial]], bool],
 ) -> threading.Thread:
     """Acts once so many trials have finished and some run, again until `act` says that it has.
 
-    For as long as the process lives and may take: on a busy machine it is slow to start.
+    For as long as the process lives: on a busy machine it is slow to start.
     """
 
     def watch() -> None:
-        end = time.monotonic() + LONGEST_SECONDS
-        while process.poll() is None and time.monotonic() < end:
+        while process.poll() is None:
             try:
                 trials = trials_of(url)
             except KeyError:  # no study yet
@@ -122,9 +108,9 @@ def test_four_workers_on_a_database_that_is_restarted(
         restarted.append(True)
         return True
 
-    process = start(tmp_path, cache, postgres.url, "--n-trials", "40", "--workers", "4")
-    thread = after(process, postgres.url, 10, restart)
-    seen = finish(process)
+    with study(tmp_path, cache, postgres.url, "--n-trials", "40", "--workers", "4") as process:
+        thread = after(process, postgres.url, 10, restart)
+        seen = finish(process)
     thread.join()
     assert restarted
     assert_exact(trials_of(postgres.url), 40, 4)
@@ -150,9 +136,9 @@ def test_four_workers_on_sqlite_of_which_one_is_killed(tmp_path: Path, cache: st
             killed.append(worker)
         return bool(killed)
 
-    process = start(tmp_path, cache, url, "--n-trials", "40", "--workers", "4")
-    thread = after(process, url, 8, kill)
-    seen = finish(process)
+    with study(tmp_path, cache, url, "--n-trials", "40", "--workers", "4") as process:
+        thread = after(process, url, 8, kill)
+        seen = finish(process)
     thread.join()
     assert killed
     assert "was ended by signal 9" in seen
@@ -176,14 +162,14 @@ def _weights(trials: list[FrozenTrial]) -> list[float]:
 
 def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: str) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    process = start(tmp_path, cache, url, "--n-trials", "500", "--workers", "2")
 
     def end(_: list[FrozenTrial]) -> bool:
         process.send_signal(signal.SIGTERM)
         return True
 
-    after(process, url, 2, end).join()
-    seen = finish(process, 143)
+    with study(tmp_path, cache, url, "--n-trials", "500", "--workers", "2") as process:
+        after(process, url, 2, end).join()
+        seen = finish(process, 143)
     trials = trials_of(url)
     assert TrialState.RUNNING not in {trial.state for trial in trials}
     assert "Study ended after" in seen
@@ -194,28 +180,22 @@ def test_a_signal_ends_all_workers_and_leaves_no_ghost(tmp_path: Path, cache: st
 
 
 def test_eight_workers_through_a_proxy(tmp_path: Path, cache: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    arguments = ["--host", "127.0.0.1", "--port", str(port)]
-    proxy = subprocess.Popen(
-        [sys.executable, str(ROOT / "docs" / "examples" / "grpc_proxy.py"), *arguments],
-        env={**os.environ, "OPTUNA_STORAGE": url},
-    )
-    try:
+    proxy = command("docs/examples/grpc_proxy.py", "--host", "127.0.0.1", "--port", str(port))
+    served_url = {**os.environ, "OPTUNA_STORAGE": url}
+    with started(proxy, tmp_path, stdout=None, stderr=None, environment=served_url):
         GrpcStorageProxy(host="127.0.0.1", port=port).wait_server_ready(timeout=60)
         shared = ["--n-trials", "32", "--workers", "8"]
-        seen = finish(start(tmp_path, cache, f"grpc://127.0.0.1:{port}", *shared))
-    finally:
-        proxy.kill()
-        proxy.wait()
+        with study(tmp_path, cache, f"grpc://127.0.0.1:{port}", *shared) as process:
+            seen = finish(process)
     assert "8 workers, 1 thread each" in seen
     assert_exact(trials_of(url), 32, 8)
 
 
 def test_workers_without_a_storage_share_one_of_their_own(tmp_path: Path, cache: str) -> None:
-    seen = finish(start(tmp_path, cache, None, "--n-trials", "6", "--workers", "2"))
+    with study(tmp_path, cache, None, "--n-trials", "6", "--workers", "2") as process:
+        seen = finish(process)
     assert re.search(r"[1-6] complete", seen)
     assert "[worker 0]" in seen
     assert "[worker 1]" in seen
