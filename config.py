@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Memory = Literal["residual", "gated"]
@@ -260,14 +260,9 @@ _SHARES = (
     "min_token_sensitivity", "min_effective_rank", "neighbour_share",
 )  # fmt: skip
 _CHOICES = {
-    "phase2_gradient": ("memory", "sweeps"),
-    "precision": ("32-true", "bf16-mixed", "64-true"),
-    "accelerator": ("auto", "cpu", "gpu"),
-    "memory": ("residual", "gated"),
-    "diversity_loss": ("covariance", "variance_covariance", "log_det", "dispersion"),
-    "context_dtype": ("float32", "bfloat16"),
-    "context_storage": ("auto", "device", "memory", "disk"),
-    "lr_schedule": ("cosine", "linear", "constant", "inverse_sqrt", "warmup_stable_decay"),
+    name: get_args(hint)
+    for name, hint in get_type_hints(Config).items()
+    if get_origin(hint) is Literal
 }
 
 
