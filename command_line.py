@@ -1,4 +1,4 @@
-"""What both command lines share: presets and files as defaults, one-line errors, exit codes."""
+"""What all command lines share: presets and files as defaults, one-line errors, exit codes."""
 
 import argparse
 import errno
@@ -30,10 +30,8 @@ def run(main: Callable[[], int]) -> NoReturn:
         if is_first_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except Terminated:
-        sys.exit(EXIT_TERMINATED)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        sys.exit(exit_code_of(interrupt))
     except Exception as error:
         reason = _full_disk(error)
         if reason is None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import command_line
+from config import InputError
 from lightning_modules.checkpoint_io import save_whole
+from tuning.signals import Terminated
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +23,18 @@ def exit_code(main: Callable[[], int]) -> object:
     with pytest.raises(SystemExit) as ended:
         command_line.run(main)
     return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (Terminated(), 143), (InputError("--seed is -1."), 2)],
+)
+def test_how_it_ended_is_its_exit_code(error: BaseException, code: int) -> None:
+    def fail() -> int:
+        raise error
+
+    assert exit_code(fail) == code
+    assert exit_code(lambda: 0) == 0
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
