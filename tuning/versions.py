@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from datetime import datetime
@@ -12,6 +11,7 @@ import torch
 
 from datamodules.whole_files import write_bytes_whole
 from tuning.settings import code_version
+from tuning.workers import num_cores
 
 _LIBRARIES = (
     "torch", "lightning", "torchmetrics", "numpy", "tokenizers", "datasets", "safetensors",
@@ -38,9 +38,7 @@ def versions() -> dict[str, object]:
         "code": code_version(),
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": num_cores(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
