@@ -134,6 +134,7 @@ def _self_test(config: Config) -> int:
 
 
 def _train(command: Command) -> int:
+    from datamodules.plain_line import print_line
     from datamodules.token_datamodule import TokenDataModule
     from tuning.folders import require_writable_folder
     from tuning.full_length import FullRun, require_new_folder, start_run
@@ -154,13 +155,13 @@ def _train(command: Command) -> int:
     run = FullRun(config, datamodule, run_dir, console, options)
     if command.train.resume is None and is_first:
         start_run(run_dir, config, options)
-    _say(console, f"Run {run_dir}: {datamodule.describe()}")
+    print_line(console, f"Run {run_dir}: {datamodule.describe()}")
     try:
         module = run.train()
         perplexity = run.test(module)
     except KeyboardInterrupt:
         folder = shlex.quote(str(run_dir))
-        _say(console, f"Interrupted; go on with: python train.py --resume {folder}")
+        print_line(console, f"Interrupted; go on with: python train.py --resume {folder}")
         raise
     except FloatingPointError as error:
         if is_first:
@@ -168,10 +169,10 @@ def _train(command: Command) -> int:
             print(text, file=sys.stderr)
         return command_line.EXIT_FAILED
     text = "no test sequence in this corpus" if perplexity is None else f"{perplexity:.2f}"
-    _say(console, f"Test perplexity: {text}")
-    _say(console, f"Best checkpoint: {run_dir / 'phase2' / 'best.ckpt'}")
-    _say(console, f"Model: {run.export(module)}")
-    _say(console, f"  tensorboard --logdir {shlex.quote(str(run_dir))}")
+    print_line(console, f"Test perplexity: {text}")
+    print_line(console, f"Best checkpoint: {run_dir / 'phase2' / 'best.ckpt'}")
+    print_line(console, f"Model: {run.export(module)}")
+    print_line(console, f"  tensorboard --logdir {shlex.quote(str(run_dir))}")
     return 0
 
 
@@ -185,10 +186,6 @@ def _run_dir(command: Command) -> Path:
     # Processes that this one starts find it in their environment.
     started = os.environ.setdefault(_STARTED_VARIABLE, f"{datetime.now():%Y%m%d_%H%M%S}")
     return Path("runs", f"train_{started}")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from callbacks.phase_progress import Describe, PhaseProgress
 from callbacks.step_log import StepLog
 from callbacks.whole_steps import WholeSteps
 from config import Config, InputError
+from datamodules.plain_line import print_line
 from datamodules.token_datamodule import TokenDataModule
 from datamodules.whole_files import write_bytes_whole
 from lightning_modules import metric_names as names
@@ -214,7 +215,8 @@ class FullRun:
             num_epochs = self.config.phase2_epochs
             trainer = self._fit(module, _PHASE2, num_epochs, describe_phase2, callbacks)
             if self.options.patience is not None and trainer.current_epoch < num_epochs:
-                self._say(f"  Phase 2: no lower val_ppl for {self.options.patience} epochs")
+                ended = f"  Phase 2: no lower val_ppl for {self.options.patience} epochs"
+                print_line(self.console, ended)
             self._mark_done(_PHASE2)
         module = TokenPredictionModule.load_from_checkpoint(best, weights_only=True)
         if not _is_finite(module):
@@ -289,9 +291,6 @@ class FullRun:
     def _mark_done(self, phase: str) -> None:
         if is_first_process():
             (self.run_dir / phase / "done").touch()
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _last(self, phase: str) -> Path | None:
         path = self.run_dir / phase / "last.ckpt"
