@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 import command_line
-from config import Accelerator, Config, InputError, require
+from config import Accelerator, InputError, require
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def _device(accelerator: Accelerator) -> "torch.device":
 
     from tuning.training import check_accelerator
 
-    check_accelerator(Config(accelerator=accelerator))
+    check_accelerator(accelerator)
     found = None if accelerator == "cpu" else torch.accelerator.current_accelerator()
     return found or torch.device("cpu")
 

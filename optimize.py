@@ -93,7 +93,7 @@ def _run(arguments: list[str], start: float) -> int:
 
     display = StudyDisplay(Console())
     export.check_writable(options.output)
-    check_accelerator(config)
+    check_accelerator(config.accelerator)
     num_workers = count_workers(options.workers, config.accelerator)
     url = options.storage or os.environ.get(_STORAGE_VARIABLE)
     with tempfile.TemporaryDirectory() as folder:

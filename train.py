@@ -142,7 +142,7 @@ def _train(command: Command) -> int:
 
     _, options, config = command
     is_first = is_first_process()
-    check_accelerator(config)
+    check_accelerator(config.accelerator)
     run_dir = _run_dir(command)
     # Before the corpus is read, which may take long.
     if is_first and command.train.resume is not None:

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from config import Config, InputError
+from config import Accelerator, Config, InputError
 from lightning_modules.checkpoint_io import WholeCheckpointIO
 from tuning.run_options import RunOptions, processes_of
 from tuning.signals import await_put_off, raise_if_lost
@@ -105,13 +105,13 @@ def make_trainer(config: Config, options: RunOptions, **settings: Any) -> L.Trai
     )
 
 
-def check_accelerator(config: Config) -> None:
+def check_accelerator(accelerator: Accelerator) -> None:
     """Finds out at the start that there is no GPU where one was asked for.
 
     Raises:
         InputError: no GPU is seen.
     """
-    if config.accelerator == "gpu" and not torch.accelerator.is_available():
+    if accelerator == "gpu" and not torch.accelerator.is_available():
         raise InputError(
             "--accelerator is 'gpu' and this machine shows none; it must be `cpu` or `auto`."
         )
