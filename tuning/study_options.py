@@ -11,6 +11,7 @@ from config import PresetName, require
 DEFAULT_NAME = "dist_reg_weight_optimization"
 _ROOT = Path(__file__).parents[1]
 _LONGEST_SECONDS = 1e8
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ class StudyOptions:
             require(holds, name, value, "a positive number up to 100 million")
         require(self.confirm is None or self.confirm >= 0, "confirm", self.confirm, "0 or more")
         name = self.study_name
-        require(
-            bool(name.strip(". ")) and "/" not in name and "\\" not in name,
-            "study_name",
-            name,
-            "a name that can be a folder's",
-        )
+        can_be_folder = bool(name.strip(". ")) and "/" not in name and "\\" not in name
+        is_short = name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+        right = f"a name that can be a folder's, printable and of {_LONGEST_NAME} bytes at most"
+        require(can_be_folder and is_short, "study_name", name, right)
