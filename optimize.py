@@ -137,6 +137,10 @@ def _run_opened(
 
     log_dir = log_dir_of(opened.study)
     display.line(f"TensorBoard logs: {log_dir}")
+    if options.runs_dir not in (StudyOptions.runs_dir, log_dir.parent):
+        display.line(
+            f"The study has its logs there already: --runs-dir {options.runs_dir} is ignored."
+        )
     ended = ""
     try:
         if opened.plan.num_workers == 1:

@@ -8,6 +8,7 @@ from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from tuning import confirm, report, study, workers
 from tuning.display import StudyDisplay
+from tuning.folders import require_writable_folder
 from tuning.search_space import parse_search_space
 from tuning.storage import open_storage
 from tuning.study import StudyPlan
@@ -75,7 +76,10 @@ def open_session(
     with time_limit(plan.limits.deadline, TimeoutReached()):
         datamodule.setup()
     study.check_reachable_rank(config, datamodule.num_val_tokens)
+    if plan.name not in optuna.get_all_study_names(storage):
+        require_writable_folder("--runs-dir", plan.runs_dir)
     opened = study.open_study(storage, plan, config, datamodule)
+    require_writable_folder("The study's --runs-dir", study.log_dir_of(opened))
     changed = study.changed_settings(opened, config, datamodule, plan.space)
     return Session(config, datamodule, plan, opened, changed, options.confirm)
 

@@ -264,10 +264,10 @@ def _check_grid(study: optuna.Study, plan: StudyPlan) -> None:
 
 
 def _fresh_log_dir(plan: StudyPlan) -> Path:
-    """`runs/<study>`, or with a number where an earlier study left its own there."""
+    """`runs/<study>`, or with a number where something else is there, as an earlier study's logs."""
     folder = plan.runs_dir / plan.name
     number = 2
-    while folder.exists() and any(folder.iterdir()):
+    while folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         folder = plan.runs_dir / f"{plan.name}_{number}"
         number += 1
     return folder
