@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Group, JustifyMethod
 from rich.table import Table
 
 from callbacks.figures import format_duration, format_rank
@@ -101,54 +102,91 @@ def show(report: StudyReport, seconds: float, log_dir: Path, display: StudyDispl
         parameters = ", ".join(f"{name} = {value!r}" for name, value in best.params.items())
         display.line(f"Best trial: {best.number}, {outcome(best)}, {parameters}")
     if report.best:
-        display.console.print(best_table(report.best, report.others))
+        display.console.print(best_table(report.best, display.console.width, report.others))
     if report.confirmed:
-        display.console.print(confirmed_table(report.confirmed))
+        display.console.print(confirmed_table(report.confirmed, display.console.width))
         display.line(describe_winner(report.confirmed))
     display.line(f"TensorBoard logs: {log_dir}")
     display.line(f"  tensorboard --logdir {log_dir}")
 
 
-def best_table(trials: Sequence[FrozenTrial], others: frozenset[int] = frozenset()) -> Table:
-    """The best trials, a row each; a parameter that one does not have is blank.
+def best_table(
+    trials: Sequence[FrozenTrial], width: int, others: frozenset[int] = frozenset()
+) -> Group:
+    """The best trials; a parameter that one does not have is blank.
 
     Args:
         trials: to show.
+        width: columns that there are for it.
         others: numbers of those that ran under other settings.
     """
-    table = Table(title="Best trials", title_justify="left")
     tuned = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    for heading in ("trial", *tuned, names.VAL_PPL, "effective rank", "time"):
-        table.add_column(heading, justify="right")
-    if any(trial.number in others for trial in trials):
-        table.caption = "*: under other settings than these"
+    rows = [["trial", *tuned, names.VAL_PPL, "effective rank", "time"]]
     for trial in trials:
         attributes = trial.user_attrs
         dimensions = round(attributes["effective_rank"] / attributes["effective_rank_ratio"])
-        table.add_row(
-            f"{trial.number}{'*' if trial.number in others else ''}",
-            *(f"{trial.params[name]:.6g}" if name in trial.params else "" for name in tuned),
-            f"{trial.value:.2f}",
-            format_rank(attributes["effective_rank"], dimensions),
-            format_duration(trial_seconds(trial)),
+        rows.append(
+            [
+                f"{trial.number}{'*' if trial.number in others else ''}",
+                *(f"{trial.params[name]:.6g}" if name in trial.params else "" for name in tuned),
+                f"{trial.value:.2f}",
+                format_rank(attributes["effective_rank"], dimensions),
+                format_duration(trial_seconds(trial)),
+            ]
         )
-    return table
+    is_mixed = any(trial.number in others for trial in trials)
+    caption = "*: under other settings than these" if is_mixed else ""
+    return _table("Best trials", rows, width, caption)
 
 
-def confirmed_table(confirmed: Sequence[Confirmed]) -> Table:
-    """The settings that were trained under fresh seeds, a row each."""
-    table = Table(title="Under fresh seeds", title_justify="left")
+def confirmed_table(confirmed: Sequence[Confirmed], width: int) -> Group:
+    """The settings that were trained under fresh seeds.
+
+    Args:
+        confirmed: to show.
+        width: columns that there are for it.
+    """
     seeds = [f"seed {index + 1}" for index in range(len(confirmed[0].values))]
-    for heading in ("trial", *confirmed[0].params, *seeds, "mean", "± std"):
-        table.add_column(heading, justify="right")
+    rows = [["trial", *confirmed[0].params, *seeds, "mean", "± std"]]
     for setting in confirmed:
-        table.add_row(
-            str(setting.trial),
-            *(f"{value:.6g}" for value in setting.params.values()),
-            *(f"{value:.2f}" for value in setting.values),
-            f"{setting.mean:.2f}",
-            f"{setting.spread:.2f}",
+        rows.append(
+            [
+                str(setting.trial),
+                *(f"{value:.6g}" for value in setting.params.values()),
+                *(f"{value:.2f}" for value in setting.values),
+                f"{setting.mean:.2f}",
+                f"{setting.spread:.2f}",
+            ]
         )
+    return _table("Under fresh seeds", rows, width)
+
+
+def _table(title: str, rows: Sequence[Sequence[str]], width: int, caption: str = "") -> Group:
+    """A table whose first row has the headings; on its side, in as many parts as it takes, where it
+    is too wide."""
+    headings, *others = rows
+    widest = max(_width_of(cells) for cells in others)
+    if sum(map(_width_of, zip(*rows, strict=True))) < width:
+        tables = [_part(rows)]
+    else:
+        num_together = max(1, (width - 1 - _width_of(headings)) // widest)
+        parts = [others[n : n + num_together] for n in range(0, len(others), num_together)]
+        tables = [_part(list(zip(headings, *part, strict=True)), first="left") for part in parts]
+    tables[0].title, tables[-1].caption = title, caption or None
+    return Group(*tables)
+
+
+def _width_of(column: Sequence[str]) -> int:
+    return max(map(len, column)) + len("│  ")
+
+
+def _part(rows: Sequence[Sequence[str]], first: JustifyMethod = "right") -> Table:
+    table = Table(title_justify="left")
+    for index, heading in enumerate(rows[0]):
+        justify = "right" if index > 0 else first
+        table.add_column(heading, justify=justify, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
     return table
 
 

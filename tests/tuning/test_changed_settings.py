@@ -71,7 +71,9 @@ def test_nothing_is_written_where_no_trial_is_of_these_settings() -> None:
 
 def test_what_a_trial_does_not_have_is_blank_in_the_table() -> None:
     found = report.gather(study_of(FIRST, SECOND), changed="other")
-    rows = [line.split("│")[1:-1] for line in shown(report.best_table(found.best, found.others))]
+    rows = [
+        line.split("│")[1:-1] for line in shown(report.best_table(found.best, 120, found.others))
+    ]
     cells = [[cell.strip() for cell in row[:5]] for row in rows if row]
     assert cells == [["1", "0.7", "0.01", "", "20.00"], ["0*", "", "", "0.55", "10.00"]]
 
