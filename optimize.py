@@ -149,9 +149,9 @@ def _run_opened(
             assert url is not None
             worker = functools.partial(work, options, opened.config, url, start)
             exit_code = session.share(opened, worker, display)
-            ended = "the end of its workers" if exit_code else ""
+            ended = "its workers ended" if exit_code else ""
     except KeyboardInterrupt as interrupt:
-        exit_code, ended = command_line.exit_code_of(interrupt), "a signal"
+        exit_code, ended = command_line.exit_code_of(interrupt), "a signal ended the study"
 
     result = opened.gather()
     report.show(result, time.monotonic() - start, log_dir, display)

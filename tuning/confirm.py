@@ -12,7 +12,6 @@ import numpy as np
 import optuna
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from callbacks.figures import format_duration
@@ -71,11 +70,7 @@ def num_settings(asked: int | None, study: optuna.Study, changed: str = "") -> i
 
 
 def open_confirmation(
-    storage: BaseStorage,
-    study: optuna.Study,
-    config: Config,
-    num_settings: int,
-    changed: str = "",
+    study: optuna.Study, config: Config, num_settings: int, changed: str = ""
 ) -> optuna.Study:
     """The study's confirmation, itself a study of the same storage, with its trials queued.
 
@@ -83,7 +78,7 @@ def open_confirmation(
     What is confirmed under changed settings is a study of its own.
     """
     confirmation = optuna.create_study(
-        storage=storage,
+        storage=study._storage,
         study_name=_name_of(study, changed),
         direction="minimize",
         sampler=RandomSampler(seed=config.random_seed),
@@ -101,6 +96,14 @@ def open_confirmation(
             values = {**trial.params, _TRIAL: trial.number, _SEED: seed}
             confirmation.enqueue_trial(values, skip_if_exists=True)
     return confirmation
+
+
+def load_confirmation(study: optuna.Study, changed: str = "") -> optuna.Study | None:
+    """The study's confirmation as it is stored; None where none has begun."""
+    name = _name_of(study, changed)
+    if name not in optuna.get_all_study_names(study._storage):
+        return None
+    return optuna.load_study(storage=study._storage, study_name=name)
 
 
 def confirmation_seeds(seed: int) -> list[int]:
@@ -161,21 +164,19 @@ def describe_rest(confirmation: optuna.Study, study: optuna.Study, num_workers: 
 
 def describe_status(study: optuna.Study, num_workers: int, changed: str = "") -> str:
     """What is left of a finished study's confirmation; empty where none has begun."""
-    name = _name_of(study, changed)
-    if name not in optuna.get_all_study_names(study._storage):
-        return ""
-    confirmation = optuna.load_study(storage=study._storage, study_name=name)
-    return f"fresh seeds: {describe_rest(confirmation, study, num_workers)}"
+    confirmation = load_confirmation(study, changed)
+    return (
+        ""
+        if confirmation is None
+        else f"fresh seeds: {describe_rest(confirmation, study, num_workers)}"
+    )
 
 
-def gather_confirmed(
-    storage: BaseStorage, study: optuna.Study, num_settings: int, changed: str = ""
-) -> list[Confirmed]:
+def gather_confirmed(study: optuna.Study, num_settings: int, changed: str = "") -> list[Confirmed]:
     """The best settings that are complete under every seed, lowest mean first."""
-    name = _name_of(study, changed)
-    if num_settings == 0 or name not in optuna.get_all_study_names(storage):
+    confirmation = load_confirmation(study, changed)
+    if num_settings == 0 or confirmation is None:
         return []
-    confirmation = optuna.load_study(storage=storage, study_name=name)
     complete = confirmation.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     confirmed = []
     for trial in best_settings(study, num_settings, changed):

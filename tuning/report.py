@@ -211,14 +211,14 @@ def explain_nothing_complete(report: StudyReport, ended: str = "") -> str:
 
     Args:
         report: without a winner.
-        ended: what ended the call before its trials had finished, such as `a signal`; "" where the
-            time did.
+        ended: what came before its trials had finished, such as `a signal ended the study`; "" where
+            the time was over.
     """
     if report.others:
         return "No trial completed under these settings; no configuration was written."
     if not report.num_pruned and not report.num_failed:
         if ended:
-            return f"No trial finished before {ended} ended the study."
+            return f"No trial finished before {ended}."
         return "No trial finished in the time that was given; allow a longer --timeout."
     causes = [f"{n} pruned: {reason}" for reason, n in sorted(report.num_by_reason.items())]
     if report.num_failed:

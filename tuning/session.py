@@ -46,9 +46,7 @@ class Session(NamedTuple):
 
     def gather(self) -> report.StudyReport:
         """What the study has found."""
-        confirmed = confirm.gather_confirmed(
-            self.study._storage, self.study, self.num_confirmed, self.changed
-        )
+        confirmed = confirm.gather_confirmed(self.study, self.num_confirmed, self.changed)
         return report.gather(self.study, confirmed, self.changed)
 
 
@@ -91,9 +89,7 @@ def search(session: Session, display: StudyDisplay) -> bool:
         study.run_study(opened, config, datamodule, plan, display)
         num_settings = session.num_confirmed
         if num_settings > 0 and study.is_finished(opened, plan):
-            confirmation = confirm.open_confirmation(
-                opened._storage, opened, config, num_settings, changed
-            )
+            confirmation = confirm.open_confirmation(opened, config, num_settings, changed)
             confirm.run_confirmation(confirmation, opened, config, datamodule, plan, display)
     except RepeatedFailureError as failure:
         display.line(f"error: {failure}; the study ends here.")
@@ -106,8 +102,10 @@ def share(session: Session, work: Work, display: StudyDisplay) -> int:
     num_workers = session.plan.num_workers
 
     def lost(pid: int, _: int) -> None:
-        for number in end_trials_of(session.study, name_of(pid)):
-            display.line(f"  trial {number} ended with it and is queued again")
+        confirmation = confirm.load_confirmation(session.study, session.changed)
+        for name, one in (("trial", session.study), ("confirmation", confirmation)):
+            for number in [] if one is None else end_trials_of(one, name_of(pid)):
+                display.line(f"  {name} {number} ended with it and is queued again")
 
     environments = [
         workers.environment_of(index, num_workers, session.config.accelerator)

@@ -83,7 +83,7 @@ def test_other_settings_are_confirmed_by_themselves() -> None:
     study = study_of(FIRST, SECOND)
     queued = []
     for changed in ("", "other"):
-        opened = confirm.open_confirmation(study._storage, study, Config(), 2, changed)
+        opened = confirm.open_confirmation(study, Config(), 2, changed)
         queued.append([trial.system_attrs["fixed_params"] for trial in opened.trials])
     assert [len(trials) for trials in queued] == [3, 3]
     assert [{params["trial"] for params in trials} for trials in queued] == [{0}, {1}]
@@ -106,9 +106,9 @@ def test_another_search_space_and_fewer_epochs(
     run_study(study, tiny_config, tiny_data, plan, display)
     changed = changed_settings(study, tiny_config, tiny_data, TWO)
     assert "phase2_epochs was 4 and is 2" in changed
-    opened = confirm.open_confirmation(storage, study, tiny_config, 2, changed)
+    opened = confirm.open_confirmation(study, tiny_config, 2, changed)
     confirm.run_confirmation(opened, study, tiny_config, tiny_data, plan, display)
-    (setting,) = confirm.gather_confirmed(storage, study, 2, changed)
+    (setting,) = confirm.gather_confirmed(study, 2, changed)
     assert setting.trial == 1
     assert setting.params.keys() == TWO.ranges.keys()
     assert all(trial.params.items() > setting.params.items() for trial in opened.trials)
@@ -123,6 +123,6 @@ def test_another_search_space_and_fewer_epochs(
 @pytest.mark.parametrize("changed", ["", "other"])
 def test_a_status_is_of_the_confirmation_of_these_settings(changed: str) -> None:
     study = study_of(FIRST, SECOND)
-    confirm.open_confirmation(study._storage, study, Config(), 1, changed)
+    confirm.open_confirmation(study, Config(), 1, changed)
     assert confirm.describe_status(study, 1, changed).startswith("fresh seeds: 3 trainings left")
     assert confirm.describe_status(study, 1, "other" if not changed else "") == ""

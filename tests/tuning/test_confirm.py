@@ -40,7 +40,7 @@ def study_of(*values: float) -> optuna.Study:
 def confirm_as(study: optuna.Study, values: dict[int, tuple[float, ...]]) -> list[Confirmed]:
     """Trains nothing: each setting has a value for each seed."""
     config = Config(random_seed=0)
-    confirmation = confirm.open_confirmation(study._storage, study, config, len(values))
+    confirmation = confirm.open_confirmation(study, config, len(values))
 
     def objective(trial: optuna.Trial) -> float:
         number = trial.suggest_int("trial", 0, 2**31)
@@ -48,7 +48,7 @@ def confirm_as(study: optuna.Study, values: dict[int, tuple[float, ...]]) -> lis
         return values[number][SEEDS.index(seed)]
 
     confirmation.optimize(objective, n_trials=3 * len(values))
-    return confirm.gather_confirmed(study._storage, study, len(values))
+    return confirm.gather_confirmed(study, len(values))
 
 
 def test_the_lowest_mean_wins_not_the_lowest_trial() -> None:
@@ -96,7 +96,7 @@ def test_a_confirmation_is_queued_once_and_grows_with_the_study() -> None:
     study = study_of(3.0, 1.0, 2.0)
 
     def queued() -> list[int]:
-        opened = confirm.open_confirmation(study._storage, study, Config(random_seed=0), 2)
+        opened = confirm.open_confirmation(study, Config(random_seed=0), 2)
         return [trial.system_attrs["fixed_params"]["trial"] for trial in opened.trials]
 
     assert queued() == [1, 1, 1, 2, 2, 2]
@@ -112,7 +112,7 @@ def test_workers_share_the_time_that_is_left() -> None:
         stored = study._storage._get_trial(trial._trial_id)  # type: ignore[attr-defined]
         stored.datetime_complete = stored.datetime_start + datetime.timedelta(seconds=20)
     assert confirm.describe_status(study, 1) == ""
-    opened = confirm.open_confirmation(study._storage, study, Config(), 2)
+    opened = confirm.open_confirmation(study, Config(), 2)
     assert confirm.describe_rest(opened, study, 1) == "6 trainings left, about 2 min 00 s"
     assert confirm.describe_rest(opened, study, 4) == "6 trainings left, about 30.0 s"
     assert confirm.describe_status(study, 6) == "fresh seeds: 6 trainings left, about 20.0 s"
@@ -133,7 +133,7 @@ def test_a_bug_in_a_confirmation_shows_its_traceback(
     plan = StudyPlan("tiny", 1, tmp_path / "runs")
     study = open_study(open_storage(None), plan, tiny_config, tiny_data)
     study.optimize(lambda trial: sum(plan.space.suggest(trial).values()), n_trials=1)
-    confirmation = confirm.open_confirmation(study._storage, study, tiny_config, 1)
+    confirmation = confirm.open_confirmation(study, tiny_config, 1)
     with pytest.raises(RepeatedFailureError):
         confirm.run_confirmation(confirmation, study, tiny_config, tiny_data, plan, display)
     assert output.getvalue().count("ZeroDivisionError: a bug of ours") == 3
@@ -148,10 +148,10 @@ def test_a_setting_is_trained_as_under_its_seed_and_nothing_is_pruned(
     study = open_study(open_storage(None), plan, tiny_config, tiny_data)
     run_study(study, tiny_config, tiny_data, plan, display)
     strict = dataclasses.replace(tiny_config, min_effective_rank=0.999)
-    confirmation = confirm.open_confirmation(study._storage, study, strict, 1)
+    confirmation = confirm.open_confirmation(study, strict, 1)
     confirm.run_confirmation(confirmation, study, strict, tiny_data, plan, display)
     assert [trial.state for trial in confirmation.trials] == [TrialState.COMPLETE] * 3
-    (confirmed,) = confirm.gather_confirmed(study._storage, study, 1)
+    (confirmed,) = confirm.gather_confirmed(study, 1)
 
     seed = sorted(confirm.confirmation_seeds(tiny_config.random_seed))[0]
     again = dataclasses.replace(tiny_config, random_seed=seed, **confirmed.params)

@@ -250,7 +250,7 @@ def test_outcomes_in_words() -> None:
 def test_why_nothing_completed() -> None:
     nothing = StudyReport(0, 0, 0, 0, {}, [], 0.0)
     assert "--timeout" in explain_nothing_complete(nothing)
-    interrupted = explain_nothing_complete(nothing, "a signal")
+    interrupted = explain_nothing_complete(nothing, "a signal ended the study")
     assert interrupted == "No trial finished before a signal ended the study."
     causes = StudyReport(0, 3, 1, 0, {"effective rank": 2, "out of memory": 1}, [], 1.0)
     text = explain_nothing_complete(causes)

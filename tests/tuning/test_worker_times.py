@@ -3,6 +3,7 @@
 import io
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import optimize
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
 from tests.tuning.hanging_worker import hang
-from tuning import workers
+from tuning import confirm, session, workers
 from tuning.display import StudyDisplay
 from tuning.study_options import StudyOptions
+from tuning.trial_loop import WORKER, name_of
 
 
 @pytest.mark.parametrize(("sent", "seconds"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 1.5)])
@@ -87,3 +89,27 @@ def test_a_worker_that_begins_as_the_time_ends_is_no_failure(
         )
     assert ended.value.code == 0
     assert capsys.readouterr().err == ""
+
+
+def test_what_a_lost_worker_confirmed_is_queued_again(
+    tiny_config: Config,
+    tiny_data: TokenDataModule,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = StudyOptions(runs_dir=tmp_path / "runs", confirm=1)
+    opened = session.open_session(options, tiny_config, None, 0.0, 2)
+    space = opened.plan.space
+    opened.study.optimize(lambda trial: sum(space.suggest(trial).values()), n_trials=1)
+    confirmation = confirm.open_confirmation(opened.study, tiny_config, 1)
+    confirmation.ask().set_user_attr(WORKER, name_of(1))
+
+    def lose(*_: object, on_lost: Callable[[int, int], None], **__: object) -> int:
+        on_lost(1, -9)
+        return 137
+
+    monkeypatch.setattr(workers, "run_workers", lose)
+    output = io.StringIO()
+    assert session.share(opened, hang, StudyDisplay(Console(file=output))) == 137
+    assert "  confirmation 0 ended with it and is queued again" in output.getvalue()
+    assert [trial.state.name for trial in confirmation.trials] == ["FAIL", *["WAITING"] * 3]
