@@ -11,6 +11,7 @@ from torch import Tensor
 
 from callbacks.figures import format_duration, format_rank
 from callbacks.verdict import PRUNING_REASON
+from datamodules.plain_line import print_line
 from lightning_modules import metric_names as names
 from tuning.trial_loop import INTERRUPTED, TIMEOUT, TRIAL_TIMEOUT
 
@@ -22,8 +23,8 @@ class StudyDisplay:
         self.console = console
 
     def line(self, text: str) -> None:
-        """Writes one line as it is: no colours by guess, no wrapping of paths."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Writes one line as it is."""
+        print_line(self.console, text)
 
     def trial_started(self, number: int, place: int, num_trials: int, parameters: str) -> None:
         self.line(f"Trial {number} ({place + 1} of {num_trials}): {parameters}")
