@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torch import Tensor
 
 from callbacks.figures import format_duration
+from datamodules.plain_line import print_line
 from datamodules.token_datamodule import TokenBatch
 
 Describe = Callable[[Mapping[str, Tensor]], str]
@@ -148,7 +149,7 @@ class PhaseProgress(L.Callback):
 
     def _print(self, line: str) -> None:
         self._last_line = time.monotonic()
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, line)
 
 
 class _Speed:

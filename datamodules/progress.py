@@ -16,6 +16,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from datamodules.plain_line import print_line
+
 _QUIET_SECONDS = 5.0
 """What ends sooner says nothing."""
 _LINE_SECONDS = 30.0
@@ -85,7 +87,7 @@ class ByteProgress:
     def _show(self, now: float) -> None:
         if not self.console.is_terminal:
             self._next_line = now + _LINE_SECONDS
-            self.console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
+            print_line(self.console, self._line())
         elif not self._is_shown:
             self._is_shown = True
             self._progress.start()

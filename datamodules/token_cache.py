@@ -29,6 +29,7 @@ _ENCODED_AT_ONCE = 2**20
 """Bytes of text; their encodings take forty times as much while they are made."""
 _NOT_THE_TOKENS = (
     "fingerprint.py",
+    "plain_line.py",
     "progress.py",
     "row_sampler.py",
     "text_stream.py",

@@ -1,5 +1,6 @@
 """What a study has found: gathered into a record, then written."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ def show(report: StudyReport, seconds: float, log_dir: Path, display: StudyDispl
         display.console.print(confirmed_table(report.confirmed, display.console.width))
         display.line(describe_winner(report.confirmed))
     display.line(f"TensorBoard logs: {log_dir}")
-    display.line(f"  tensorboard --logdir {log_dir}")
+    display.line(f"  tensorboard --logdir {shlex.quote(str(log_dir))}")
 
 
 def best_table(
