@@ -29,11 +29,12 @@ INTERRUPTED = "interrupted"
 TIMEOUT, SIGNAL, SURPLUS = "timeout", "signal", "not needed"
 
 _MAX_FAILURES_IN_A_ROW = 3
+_MAX_TIMEOUTS_IN_A_ROW = 20
 _POLL_SECONDS = 0.3
 
 
 class RepeatedFailureError(RuntimeError):
-    """Several trials in a row ended with an exception that is a bug."""
+    """Several trials in a row ended with an exception that is a bug, or many took too long."""
 
 
 class Limits(NamedTuple):
@@ -132,7 +133,7 @@ class _Loop:
         self.quota = quota
         self.limits = limits
         self.follower = follower
-        self.num_failures_in_a_row = 0
+        self.num_failures_in_a_row = self.num_timeouts_in_a_row = 0
         self.running: int | None = None
 
     def run_one(self) -> None:
@@ -204,9 +205,16 @@ class _Loop:
             self._queue_again(trial)
             return
         if TRIAL_TIMEOUT in trial.user_attrs:
-            return  # a limit that the user set is no bug
+            # A limit that the user set is no bug; one that no trial keeps would never end.
+            self.num_timeouts_in_a_row += 1
+            if self.num_timeouts_in_a_row >= _MAX_TIMEOUTS_IN_A_ROW:
+                told = trial.user_attrs[TRIAL_TIMEOUT]
+                raise RepeatedFailureError(
+                    f"{_MAX_TIMEOUTS_IN_A_ROW} trials in a row took {told}; allow more"
+                )
+            return
         if trial.state != TrialState.FAIL:
-            self.num_failures_in_a_row = 0
+            self.num_failures_in_a_row = self.num_timeouts_in_a_row = 0
             return
         self.num_failures_in_a_row += 1
         if self.num_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:

@@ -208,6 +208,18 @@ def test_trials_that_take_too_long_are_no_failures_in_a_row() -> None:
     assert states(study) == [*["FAIL"] * 4, "COMPLETE"]
 
 
+def test_a_limit_that_no_trial_keeps_ends_the_loop() -> None:
+    study = optuna.create_study()
+
+    def hangs(trial: optuna.Trial) -> float:
+        time.sleep(600)
+        return bowl(trial)
+
+    with pytest.raises(RepeatedFailureError, match=r"20 .* longer than --trial-timeout 0\.02;"):
+        run(study, Total(1), hangs, Limits(trial_seconds=0.02))
+    assert states(study) == ["FAIL"] * 20
+
+
 def test_three_failures_in_a_row_end_the_loop() -> None:
     study = optuna.create_study()
 
