@@ -103,6 +103,7 @@ def check_that_the_signal_harms_nothing(
         study = optuna.create_study(storage=storage, study_name="interrupted")
         study.optimize(objective, n_trials=3)
         signals.await_put_off()  # amid the last write
+        signals.raise_if_lost()  # in what swallows it, such as a destructor; as the loop of trials does
     except KeyboardInterrupt as interrupted:
         assert isinstance(interrupted, signals.Terminated) == (sent == signal.SIGTERM)  # noqa: PT017
     else:
