@@ -18,15 +18,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import command_line
 from benchmarks.context_plot import Figures, Setting, Table, draw, read
+from benchmarks.options import parse
 from benchmarks.phases import make_phase1
 from benchmarks.solving import MAX_SWEEPS, exact_contexts, sweeps_to_tolerance
 from config import Config, DiversityLoss, Memory
@@ -69,13 +68,7 @@ class Options:
 
 
 def main() -> int:
-    def parse(
-        options: Annotated[Options, tyro.conf.arg(name="")],
-        config: Annotated[Config, tyro.conf.arg(name="")] = SMALL,
-    ) -> tuple[Options, Config]:
-        return options, config
-
-    options, config = tyro.cli(parse, description=__doc__)
+    options, config = parse(Options, __doc__, SMALL)
     quieten()
     if options.threads is not None:
         torch.set_num_threads(options.threads)

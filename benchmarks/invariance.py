@@ -15,15 +15,14 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import command_line
 from benchmarks.contexts import rank_of, train
+from benchmarks.options import parse
 from benchmarks.phases import train_phase2
 from config import Config, DiversityLoss
 from datamodules.token_datamodule import TokenDataModule
@@ -55,15 +54,7 @@ class Options:
 
 
 def main() -> int:
-    def parse(
-        options: Annotated[Options, tyro.conf.arg(name="")],
-        config: Annotated[Config, tyro.conf.arg(name="")] = Config(  # noqa: B008  # frozen
-            num_samples=128, num_val_samples=64
-        ),
-    ) -> tuple[Options, Config]:
-        return options, config
-
-    options, config = tyro.cli(parse, description=__doc__)
+    options, config = parse(Options, __doc__, Config(num_samples=128, num_val_samples=64))
     quieten()
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -28,6 +28,7 @@ def write_whole(
             os.fsync(stream.fileno())
         unfinished.replace(path)
     except BaseException:
+        # Of any kind, Ctrl-C too, as it is raised again: nothing unfinished stays.
         unfinished.unlink(missing_ok=True)
         raise
 
