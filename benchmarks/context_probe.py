@@ -19,9 +19,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,6 +26,7 @@ import torch
 from torch import Tensor
 
 import command_line
+from benchmarks.options import parse
 from benchmarks.phases import State, make_phase1
 from config import Config, DiversityLoss, require
 from datamodules.token_datamodule import TokenDataModule
@@ -131,13 +129,7 @@ def contexts_of(module: FixedPointModule, tokens_RT: Tensor) -> Tensor:
 
 
 def main() -> int:
-    def parse(
-        options: Annotated[Options, tyro.conf.arg(name="")],
-        config: Annotated[Config, tyro.conf.arg(name="")] = Config(),  # noqa: B008  # frozen
-    ) -> tuple[Options, Config]:
-        return options, config
-
-    options, config = tyro.cli(parse, description=__doc__)
+    options, config = parse(Options, __doc__)
     options.check()
     furthest = max(options.distances)
     length = config.max_seq_length

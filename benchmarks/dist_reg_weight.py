@@ -14,9 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
-
-import tyro
+from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,6 +23,7 @@ import torch
 if TYPE_CHECKING:
     import matplotlib.figure
 
+from benchmarks.options import parse
 from benchmarks.phases import State, make_phase1, train_phase2
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
@@ -81,13 +80,7 @@ def row(label: str, cells: list[Cell]) -> str:
 
 
 def main() -> None:
-    def options(
-        grid: Annotated[Grid, tyro.conf.arg(name="")],
-        config: Annotated[Config, tyro.conf.arg(name="")] = Config(),  # noqa: B008  # frozen
-    ) -> tuple[Grid, Config]:
-        return grid, config
-
-    grid, config = tyro.cli(options)
+    grid, config = parse(Grid, __doc__)
     datamodule = TokenDataModule(config)
     datamodule.setup()
     print(datamodule.describe())

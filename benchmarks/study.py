@@ -15,9 +15,8 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,6 +27,7 @@ import torch
 if TYPE_CHECKING:
     import matplotlib.figure
 
+from benchmarks.options import parse
 from benchmarks.study_judgement import Outcome, compare, complete_trials, point_of, summary
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
@@ -56,13 +56,7 @@ class Options:
 
 
 def main() -> None:
-    def options(
-        options: Annotated[Options, tyro.conf.arg(name="")],
-        config: Annotated[Config, tyro.conf.arg(name="")] = SMALLER,
-    ) -> tuple[Options, Config]:
-        return options, config
-
-    given, config = tyro.cli(options)
+    given, config = parse(Options, __doc__, SMALLER)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     datamodule = TokenDataModule(config)
     datamodule.setup()

@@ -20,9 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_args
-
-import tyro
+from typing import NamedTuple, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,6 +28,7 @@ import lightning as L
 import torch
 
 import command_line
+from benchmarks.options import parse
 from benchmarks.phases import State, make_phase1, train_phase2
 from benchmarks.solving import sweeps_to_tolerance
 from config import Config, InputError, Phase2Gradient, require
@@ -127,13 +126,7 @@ def measure(start: Start, config: Config, data: TokenDataModule) -> Cell:
 
 
 def main() -> int:
-    def parse(
-        options: Annotated[Options, tyro.conf.arg(name="")],
-        config: Annotated[Config, tyro.conf.arg(name="")] = Config(),  # noqa: B008  # frozen
-    ) -> tuple[Options, Config]:
-        return options, config
-
-    options, config = tyro.cli(parse, description=__doc__)
+    options, config = parse(Options, __doc__)
     options.check()
     data = TokenDataModule(config)
     data.setup()
