@@ -23,7 +23,7 @@ import torch
 if TYPE_CHECKING:
     import matplotlib.figure
 
-from benchmarks.options import parse
+from benchmarks.options import parse, run
 from benchmarks.phases import State, make_phase1, train_phase2
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
@@ -151,4 +151,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
