@@ -18,17 +18,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import command_line
 from benchmarks.baselines.training import Recipe, fit
+from benchmarks.options import parse_alone, run
 from config import Config, InputError
 from datamodules.token_datamodule import TokenDataModule
 from models.context_network import normalise
@@ -227,7 +225,7 @@ IDEAS: Mapping[str, Callable[[Text, Options], Contexts]] = {
 
 
 def main() -> int:
-    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
+    options = parse_alone(Options, __doc__)
     unknown = set(options.ideas) - IDEAS.keys()
     if unknown:
         raise InputError(f"--ideas has {', '.join(sorted(unknown))}; there are {', '.join(IDEAS)}.")
@@ -288,4 +286,4 @@ def _recipe(num_epochs: int, learning_rate: float, weight_decay: float, batch_si
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    run(main)

@@ -25,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import Tensor
 
-import command_line
-from benchmarks.options import parse
+from benchmarks.options import parse, run
 from benchmarks.phases import State, make_phase1
 from config import Config, DiversityLoss, require
 from datamodules.token_datamodule import TokenDataModule
@@ -165,4 +164,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    run(main)

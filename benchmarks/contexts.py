@@ -23,9 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import command_line
 from benchmarks.context_plot import Figures, Setting, Table, draw, read
-from benchmarks.options import parse
+from benchmarks.options import parse, run
 from benchmarks.phases import make_phase1
 from benchmarks.solving import MAX_SWEEPS, exact_contexts, sweeps_to_tolerance
 from config import Config, DiversityLoss, Memory
@@ -175,4 +174,4 @@ def line(setting: Setting, runs: list[Figures]) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    run(main)

@@ -20,9 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import command_line
 from benchmarks.contexts import rank_of, train
-from benchmarks.options import parse
+from benchmarks.options import parse, run
 from benchmarks.phases import train_phase2
 from config import Config, DiversityLoss
 from datamodules.token_datamodule import TokenDataModule
@@ -98,4 +97,4 @@ def measure(config: Config, batch_size: int, num_steps: int) -> tuple[float, flo
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    run(main)

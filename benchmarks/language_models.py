@@ -22,16 +22,12 @@ seeds; wall time of a training, validations included, and training tokens it rea
 
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import optuna
 import torch
 
-import command_line
 from benchmarks.baselines.candidates import parse_given
 from benchmarks.baselines.comparison import Comparison
 from benchmarks.baselines.curves import draw_curves
@@ -39,10 +35,11 @@ from benchmarks.baselines.options import MODELS, SHARED, Given, Options
 from benchmarks.baselines.ours import parse_overrides
 from benchmarks.baselines.records import Cell, Records, read_cells, table_lines
 from benchmarks.devices import open_device
+from benchmarks.options import parse_alone, run
 
 
 def main() -> int:
-    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=__doc__)
+    options = parse_alone(Options, __doc__)
     options.check()
     overrides = parse_overrides(options.ours, taken=SHARED)
     if options.table:
@@ -69,4 +66,4 @@ def _measure(options: Options, given: Given, device: torch.device) -> list[Cell]
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    run(main)

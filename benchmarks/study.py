@@ -27,9 +27,9 @@ import torch
 if TYPE_CHECKING:
     import matplotlib.figure
 
-from benchmarks.options import parse
+from benchmarks.options import parse, run
 from benchmarks.study_judgement import Outcome, compare, complete_trials, point_of, summary
-from config import Config
+from config import Config, require
 from datamodules.token_datamodule import TokenDataModule
 from tuning.display import StudyDisplay
 from tuning.samplers import PrunerName, SamplerName
@@ -53,6 +53,11 @@ class Options:
     """Of the studies' Phase 2."""
     plot: Path | None = None
     """PNG to draw grids and winners to."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.seeds), "seeds", (), "one or more")
+        for name in ("num_trials", "num_points"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
 
 def main() -> None:
@@ -95,23 +100,23 @@ def measure(config: Config, datamodule: TokenDataModule, options: Options) -> Ou
     unpruned = dataclasses.replace(
         config, identity_mapping_threshold=1.0, min_token_sensitivity=0.0, min_effective_rank=0.0
     )
-    study = run(config, datamodule, options.num_trials, "tpe", options.pruner)
+    study = quiet_study(config, datamodule, options.num_trials, "tpe", options.pruner)
     trials = finished_trials(study)
     if not complete_trials(trials):
         return None
-    grid = run(unpruned, datamodule, options.num_points, "grid", "none")
+    grid = quiet_study(unpruned, datamodule, options.num_points, "grid", "none")
 
     def queue(again: optuna.Study) -> None:
         for trial in trials:
             again.enqueue_trial(trial.params, skip_if_exists=True)
 
-    again = run(unpruned, datamodule, len(trials), "random", "none", prepare=queue)
+    again = quiet_study(unpruned, datamodule, len(trials), "random", "none", prepare=queue)
     points = sorted(point_of(trial, config) for trial in finished_trials(grid))
     rerun = {trial.params["dist_reg_weight"]: trial for trial in finished_trials(again)}
     return compare(config, trials, points, rerun)
 
 
-def run(
+def quiet_study(
     config: Config,
     datamodule: TokenDataModule,
     num_trials: int,
@@ -161,4 +166,4 @@ def draw(outcomes: list[Outcome]) -> "matplotlib.figure.Figure":
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -27,8 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lightning as L
 import torch
 
-import command_line
-from benchmarks.options import parse
+from benchmarks.options import parse, run
 from benchmarks.phases import State, make_phase1, train_phase2
 from benchmarks.solving import sweeps_to_tolerance
 from config import Config, InputError, Phase2Gradient, require
@@ -154,4 +153,4 @@ def _line(gradient: str, cells: list[Cell], state: State) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    run(main)

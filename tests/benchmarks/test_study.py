@@ -116,7 +116,7 @@ def test_a_study_without_a_complete_trial_is_told_in_one_line(
         made.add_trials(TRIALS[2:])
         return made
 
-    monkeypatch.setattr(study, "run", pruned)
+    monkeypatch.setattr(study, "quiet_study", pruned)
     config = tiny_data.config
     data = ["--corpus", config.corpus, "--vocab-size", "300", "--cache-dir", config.cache_dir]
     monkeypatch.setattr(sys, "argv", ["study.py", "--seeds", "3", "4", *data])
@@ -124,6 +124,13 @@ def test_a_study_without_a_complete_trial_is_told_in_one_line(
     *_, third, fourth = capsys.readouterr().out.splitlines()
     assert third == "   3  no trial of the study is complete: all were pruned"
     assert fourth.startswith("   4  no trial")
+
+
+@pytest.mark.parametrize("wrong", ["--num-trials 0", "--num-points 0", "--seeds"])
+def test_what_cannot_be_measured_is_told_in_one_line(wrong: str, call: Call) -> None:
+    told = call(study.main, *wrong.split(), expect=2).stderr
+    assert told.startswith(f"error: {wrong.split()[0]} is ")
+    assert told.count("\n") == 1
 
 
 def test_a_seed_has_its_line_and_the_picture_is_drawn(
