@@ -17,6 +17,7 @@ Accelerator = Literal["auto", "cpu", "gpu"]
 Phase2Gradient = Literal["memory", "sweeps"]
 ContextDtype = Literal["float32", "bfloat16"]
 ContextStorage = Literal["auto", "device", "memory", "disk"]
+Phase2Optimizer = Literal["adamw", "muon"]
 LrSchedule = Literal["cosine", "linear", "constant", "inverse_sqrt", "warmup_stable_decay"]
 PresetName = Literal["default", "full", "published", "smoke"]
 
@@ -111,6 +112,9 @@ class Config:
     """Highest learning rate of Phase 2, reached after the warm-up."""
     phase2_epochs: int = 5
     """Epochs of Phase 2."""
+    phase2_optimizer: Phase2Optimizer = "adamw"
+    """What trains Phase 2: `adamw` all weights; `muon` the matrices of hidden layers, and AdamW the
+    others."""
     freeze_context: bool = True
     """Compute the contexts once and train the token head alone."""
     phase2_num_sweeps: int = 1
@@ -155,7 +159,7 @@ class Config:
     """Share of the answer that training spreads over all tokens, which keeps a head from learning a
     small text by heart; 0 teaches the next token alone."""
     weight_decay: float = 2.0
-    """Decoupled weight decay of Phase 2's matrices (AdamW)."""
+    """Decoupled weight decay of Phase 2's matrices."""
     warmup_ratio: float = 0.1
     """Share of a phase's steps in which its learning rate rises."""
     lr_schedule: LrSchedule = "cosine"

@@ -7,8 +7,8 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch import Tensor
+from torch.optim import Optimizer
 
 from config import Config
 from datamodules.token_datamodule import TokenBatch, TokenRows
@@ -17,6 +17,7 @@ from lightning_modules.context_store import ContextStore
 from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.full_batches import FullBatches
 from lightning_modules.metrics import WeightedMean
+from lightning_modules.optimizers import Part, phase2_optimizer
 from lightning_modules.schedule import scheduled
 from lightning_modules.settings import (
     as_config,
@@ -156,17 +157,13 @@ class TokenPredictionModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         config = self.config
-        optimizer = AdamW(
-            [
-                *_decayed_groups(self.head, config.phase2_learning_rate, config.weight_decay),
-                *_decayed_groups(self.network, config.context_learning_rate, config.weight_decay),
-            ],
-            lr=config.phase2_learning_rate,
-            betas=(0.9, 0.99),
-            fused=True,
-        )
+        parts = [
+            Part(self.head, config.phase2_learning_rate),
+            Part(self.network, config.context_learning_rate),
+        ]
+        optimizer = phase2_optimizer(config.phase2_optimizer, parts, config.weight_decay)
         num_steps = int(self.trainer.estimated_stepping_batches)
-        return scheduled(optimizer, self.config.lr_schedule, num_steps, self.config.warmup_ratio)
+        return scheduled(optimizer, config.lr_schedule, num_steps, config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["epoch_sums"] = self.train_mean_loss.sums_of_ranks()
@@ -239,18 +236,3 @@ class TokenPredictionModule(L.LightningModule):
 def _shifted(contexts_BTC: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Contexts, tokens, next tokens: position t, which has read token t, predicts token t + 1."""
     return contexts_BTC[:, :-1], tokens_BT[:, :-1], tokens_BT[:, 1:]
-
-
-def _decayed_groups(
-    module: nn.Module, learning_rate: float, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Parameter groups of what is trained of a module: matrices decay, all else does not."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim > 1]
-    others = [parameter for parameter in trained if parameter.ndim <= 1]
-    groups = [(matrices, weight_decay), (others, 0.0)]
-    return [
-        {"params": weights, "lr": learning_rate, "weight_decay": decay}
-        for weights, decay in groups
-        if weights
-    ]

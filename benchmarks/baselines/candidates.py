@@ -155,6 +155,7 @@ class Baseline:
             label_smoothing=task.config.label_smoothing,
             # cuDNN's recurrence is one call, which a compiler would take apart.
             compiled=task.compiled and self._name != "lstm",
+            optimizer=task.config.phase2_optimizer,
         )
         return train(model.to(task.device), rows.to(task.device), recipe)
 

@@ -86,6 +86,8 @@ class Comparison:
             "batch_size": self.config.batch_size, "label_smoothing": self.config.label_smoothing,
             "copy_window": self.config.copy_window, "compile": self.options.compile,
         }  # fmt: skip
+        if self.config.phase2_optimizer != "adamw":  # which records from before do not name
+            common["optimizer"] = self.config.phase2_optimizer
         if model.startswith("ours"):
             common["ours"] = self.given.ours
         elif self.given.baselines:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from benchmarks.baselines.ours import Overrides
-from config import Config, require
+from config import Config, Phase2Optimizer, require
 
 KNESER_NEY = "kneser-ney"
 ModelName = Literal[
@@ -19,7 +19,7 @@ MODELS: tuple[ModelName, ...] = get_args(ModelName)
 SHARED = (
     "corpus", "tokenizer", "vocab_size", "max_seq_length", "num_samples", "num_val_samples",
     "cache_dir", "accelerator", "random_seed", "phase2_epochs", "freeze_context", "label_smoothing",
-    "copy_window",
+    "copy_window", "phase2_optimizer",
 )  # fmt: skip
 """Fields of `Config` that the options here set, or a model's name."""
 
@@ -78,6 +78,8 @@ class Options:
     """As train.py has it, for all models that are trained."""
     copy_window: int = Config.copy_window
     """As train.py has it, for all models that are trained."""
+    optimizer: Phase2Optimizer = Config.phase2_optimizer
+    """As train.py has --phase2-optimizer, for all models that are trained."""
     cache_dir: str = Config.cache_dir
     """Folder of the tokenised corpora."""
 
@@ -111,7 +113,7 @@ class Options:
             max_seq_length=self.max_seq_length, num_samples=num_samples,
             num_val_samples=self.num_val_samples, batch_size=self.batch_size,
             cache_dir=self.cache_dir, label_smoothing=self.label_smoothing,
-            copy_window=self.copy_window,
+            copy_window=self.copy_window, phase2_optimizer=self.optimizer,
             accelerator="cpu" if self.device.startswith("cpu") else "gpu",
         )  # fmt: skip
 

@@ -166,7 +166,8 @@ def _row(cells: Sequence[Cell]) -> list[str]:
 
 
 def _named(settings: Settings) -> str:
-    given = {**settings.get("ours", {}), **settings.get("baselines", {})}
+    optimizer = {"optimizer": settings["optimizer"]} if "optimizer" in settings else {}
+    given = {**optimizer, **settings.get("ours", {}), **settings.get("baselines", {})}
     changed = ", ".join(f"{name}={value}" for name, value in given.items())
     return f"{settings['model']} ({changed})" if changed else str(settings["model"])
 

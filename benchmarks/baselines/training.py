@@ -14,16 +14,17 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from benchmarks.baselines.tied_embedding import TiedEmbedding
 from benchmarks.baselines.with_copying import WithCopying
+from config import Phase2Optimizer
 from lightning_modules.full_batches import FullBatches
+from lightning_modules.optimizers import Part, phase2_optimizer
 from lightning_modules.schedule import with_warmup
 
 _EVALUATED_TOKENS = 4_096
 """Tokens in a batch that is only evaluated."""
-_BETAS = (0.9, 0.99)
 _WARMUP_RATIO = 0.1
 _GRADIENT_CLIP = 1.0
 
@@ -50,6 +51,7 @@ class Recipe:
     seed: of the order of the rows, another one in each epoch, and of dropout.
     label_smoothing: as `Config` has it.
     compiled: whether the loss of a full batch is compiled.
+    optimizer: as `Config` has it.
     """
 
     learning_rate: float
@@ -60,6 +62,7 @@ class Recipe:
     seed: int
     label_smoothing: float = 0.0
     compiled: bool = False
+    optimizer: Phase2Optimizer = "adamw"
 
 
 class Training(NamedTuple):
@@ -129,7 +132,7 @@ class BestEpoch:
 
 
 def train(model: nn.Module, rows: Rows, recipe: Recipe) -> Training:
-    """AdamW with warm-up, a cosine to 0, clipping and early stopping; the best epoch is kept.
+    """The optimiser with warm-up, a cosine to 0, clipping and early stopping; the best epoch is kept.
 
     Args:
         model: token ids (B, T) to logits (B, T, V); on the device to train on.
@@ -165,7 +168,7 @@ def fit(
     is_over: Callable[[], bool],
     order: torch.Generator | None = None,
 ) -> None:
-    """AdamW with warm-up, a cosine to 0 and clipping.
+    """The optimiser with warm-up, a cosine to 0 and clipping.
 
     Args:
         model: whose parameters are trained, in training mode.
@@ -176,9 +179,10 @@ def fit(
         order: of the rows; torch's own generator where None.
     """
     num_batches = -(-len(rows_NT) // recipe.batch_size)
-    optimizer = AdamW(
-        _groups(model, recipe.weight_decay), lr=recipe.learning_rate, betas=_BETAS, fused=True
-    )
+    optimizer = phase2_optimizer(
+        recipe.optimizer, [Part(model, recipe.learning_rate)], recipe.weight_decay,
+        not_hidden=(TiedEmbedding,),
+    )  # fmt: skip
     factor = with_warmup("cosine", recipe.num_epochs * num_batches, _WARMUP_RATIO)
     schedule = LambdaLR(optimizer, factor)
     for _ in range(recipe.num_epochs):
@@ -227,12 +231,3 @@ def mean_loss(model: nn.Module, rows_NT: Tensor) -> float:
     batches = torch.split(rows_NT, num_rows)
     losses = [next_token_loss(model, batch, "sum").item() for batch in batches]
     return math.fsum(losses) / rows_NT[:, 1:].numel()
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
-    others = [weight for weight in model.parameters() if weight.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]

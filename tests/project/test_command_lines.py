@@ -228,7 +228,8 @@ def figures(folder: Path, phase: str) -> dict[str, list[float]]:
 def test_training_goes_on_where_it_was_killed(tmp_path: Path, cache: list[str]) -> None:
     """Killed in either phase and continued: the run of one that was left alone, digit for digit."""
     arguments = [*SMOKE, *cache, "--num-samples", "64", "--batch-size", "1", "--max-epochs", "6",
-                 "--phase1-min-converged-ratio", "1", "--phase1-max-epochs", "6"]  # fmt: skip
+                 "--phase1-min-converged-ratio", "1", "--phase1-max-epochs", "6",
+                 "--phase2-optimizer", "muon"]  # fmt: skip
     whole = run(tmp_path, "train.py", *arguments, "--run-dir", "whole")
     kill_in(tmp_path, "phase1", *arguments, "--run-dir", "killed", *CHECKPOINTS)
     kill_in(tmp_path, "phase2", "--resume", "killed")
