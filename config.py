@@ -284,7 +284,8 @@ def full() -> Config:
     return dataclasses.replace(
         Config(), num_samples=None, batch_size=32, context_dim=256, embed_dim=160,
         dist_reg_weight=0.02, freeze_context=False, phase2_epochs=3,
-        phase2_learning_rate=9e-3, context_learning_rate=3e-3, weight_decay=0.1, dropout=0.0,
+        phase2_optimizer="muon", phase2_learning_rate=1.8e-2, context_learning_rate=6e-3,
+        weight_decay=0.1, dropout=0.0,
         head_embed_dim=160, head_hidden_dim=160, copy_window=128, attention_window=128,
         attention_layers=3, convolution_kernel=2,
     )  # fmt: skip
