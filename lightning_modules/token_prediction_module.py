@@ -155,15 +155,18 @@ class TokenPredictionModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_perplexity(self.test_mean_loss, names.TEST_LOSS, names.TEST_PPL)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def new_optimizer(self) -> Optimizer:
+        """An optimiser of all that is trained, at its highest learning rates."""
         config = self.config
         parts = [
             Part(self.head, config.phase2_learning_rate),
             Part(self.network, config.context_learning_rate),
         ]
-        optimizer = phase2_optimizer(config.phase2_optimizer, parts, config.weight_decay)
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        return scheduled(optimizer, config.lr_schedule, num_steps, config.warmup_ratio)
+        return phase2_optimizer(config.phase2_optimizer, parts, config.weight_decay)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        config, num_steps = self.config, int(self.trainer.estimated_stepping_batches)
+        return scheduled(self.new_optimizer(), config.lr_schedule, num_steps, config.warmup_ratio)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["epoch_sums"] = self.train_mean_loss.sums_of_ranks()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.devices import gib, peak_since_start, seconds_of, start_peak
@@ -47,7 +46,7 @@ def sized_as_full(width: int, *, freeze_context: bool) -> Config:
 
 
 class Phase2Step:
-    """Contexts where they are not kept, loss, backward, clipping and fused AdamW.
+    """Contexts where they are not kept, loss, backward, clipping and the optimiser.
 
     backend: of torch.compile, for F, and for the loss forward and backward; None does not compile.
     """
@@ -59,7 +58,7 @@ class Phase2Step:
             module.network.compile(backend=backend)
             self.loss = torch.compile(module.loss_of_tokens, backend=backend, dynamic=False)
         self.weights = [weight for weight in module.parameters() if weight.requires_grad]
-        self.optimizer = AdamW(self.weights, lr=module.config.phase2_learning_rate, fused=True)
+        self.optimizer = module.new_optimizer()
 
     def __call__(self, tokens_BT: Tensor, kept_BTC: Tensor) -> None:
         """Trains on rows (B, T), whose frozen contexts are kept, (B, T, C)."""
