@@ -100,7 +100,7 @@ def _default_run(arguments: list[str]) -> RunOptions:
     resume = command_line.peek(arguments, "--resume")
     if resume is None:
         return RunOptions()
-    from tuning.full_length import stored_options
+    from tuning.run_folder import stored_options
 
     return stored_options(Path(resume))
 
@@ -113,7 +113,7 @@ def _default_config(arguments: list[str]) -> Config:
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other; give one of them.")
     if resume is not None:
-        from tuning.full_length import stored_config
+        from tuning.run_folder import stored_config
 
         return stored_config(Path(resume))
     if module is not None:
@@ -137,7 +137,8 @@ def _train(command: Command) -> int:
     from datamodules.plain_line import print_line
     from datamodules.token_datamodule import TokenDataModule
     from tuning.folders import require_writable_folder
-    from tuning.full_length import FullRun, require_new_folder, start_run
+    from tuning.full_length import FullRun
+    from tuning.run_folder import require_new_folder, start_run
     from tuning.training import check_accelerator
 
     _, options, config = command

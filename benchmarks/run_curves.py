@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 from benchmarks.options import parse_alone, run
 from config import InputError
 from lightning_modules import metric_names as names
-from tuning.full_length import stored_config, stored_options
 from tuning.metrics_file import read_rows
+from tuning.run_folder import stored_config, stored_options
 
 _NUM_POINTS = 100
 _RATIOS = {

@@ -10,7 +10,7 @@ import pytest
 import benchmarks.run_curves
 from benchmarks.run_curves import Curve, draw, read_curve
 from config import Config, InputError
-from tuning.full_length import start_run
+from tuning.run_folder import start_run
 from tuning.run_options import RunOptions
 
 PHASE1 = """epoch,phase1/converged_ratio,phase1/effective_rank_ratio,phase1/residual,\

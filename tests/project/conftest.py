@@ -8,7 +8,8 @@ from rich.console import Console
 
 from config import Config
 from datamodules.token_datamodule import TokenDataModule
-from tuning.full_length import FullRun, start_run
+from tuning.full_length import FullRun
+from tuning.run_folder import start_run
 
 
 @pytest.fixture(scope="session")
