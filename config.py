@@ -148,6 +148,8 @@ class Config:
     attention_layers: int = 1
     """Blocks of attention and a feed-forward layer in the token head, one on top of the other; without
     `attention_window` there are none."""
+    feed_forward_factor: int = 2
+    """Units of the feed-forward layer in a block of attention, for every entry of head-embed-dim."""
     query_key_norm: bool = True
     """Scale the queries and keys of attention to one length."""
     convolution_kernel: int = 0
@@ -232,6 +234,7 @@ class Config:
 _COUNTS = (
     "batch_size", "num_layers", "context_dim", "embed_dim", "phase1_max_epochs",
     "phase2_epochs", "phase2_num_sweeps", "head_embed_dim", "head_hidden_dim", "attention_layers",
+    "feed_forward_factor",
 )  # fmt: skip
 _LARGEST = {
     "vocab_size": 2**24,
@@ -247,6 +250,7 @@ _LARGEST = {
     "copy_window": 2**20,
     "attention_window": 2**20,
     "attention_layers": 2**10,
+    "feed_forward_factor": 2**10,
     "convolution_kernel": 2**10,
 }
 """Where a mistyped number would take all memory before anything is said. What is bounded by the corpus
@@ -282,12 +286,12 @@ def published() -> Config:
 def full() -> Config:
     """All of a text of half a million tokens or more, for the lowest perplexity: 1.5 million weights."""
     return dataclasses.replace(
-        Config(), num_samples=None, batch_size=32, context_dim=256, embed_dim=160,
+        Config(), num_samples=None, batch_size=32, context_dim=48, embed_dim=160,
         dist_reg_weight=0.02, freeze_context=False, phase2_epochs=3,
         phase2_optimizer="muon", phase2_learning_rate=1.8e-2, context_learning_rate=6e-3,
         weight_decay=0.1, dropout=0.0,
-        head_embed_dim=160, head_hidden_dim=160, copy_window=128, attention_window=128,
-        attention_layers=3, convolution_kernel=2,
+        head_embed_dim=160, head_hidden_dim=96, copy_window=128, attention_window=128,
+        attention_layers=3, feed_forward_factor=3, convolution_kernel=2,
     )  # fmt: skip
 
 

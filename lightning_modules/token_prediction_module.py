@@ -66,7 +66,7 @@ class TokenPredictionModule(L.LightningModule):
             prior_count=config.prior_count,
             recall=Recall(
                 config.copy_window, config.attention_window, config.attention_layers,
-                config.convolution_kernel, config.query_key_norm,
+                config.convolution_kernel, config.query_key_norm, config.feed_forward_factor,
             ),
         )  # fmt: skip
         if config.share_embedding and not config.freeze_context:

@@ -15,8 +15,6 @@ from models.short_convolution import ShortConvolution
 
 _MOST_HEADS = 4
 _ROTARY_BASE = 10_000.0
-_FEED_FORWARD = 2
-"""Units of the feed-forward layer for every entry."""
 _PROJECTION_STD = 0.02
 _UPDATE_STD = 1e-3
 
@@ -60,6 +58,7 @@ class AttentionBlock(nn.Module):
         width: D.
         window: 1 or more.
         dropout: share of what either layer adds that is dropped in training.
+        feed_forward_factor: units of the feed-forward layer for every entry.
         kernel: of a `ShortConvolution` before the feed-forward layer; 0 has none.
         query_key_norm: scale each head's queries and keys to a root mean square of 1, so that their
             products stay small at higher learning rates (Henry et al., arXiv 2010.04245).
@@ -71,6 +70,7 @@ class AttentionBlock(nn.Module):
         width: int,
         window: int,
         dropout: float,
+        feed_forward_factor: int = 2,
         kernel: int = 0,
         query_key_norm: bool = False,
     ) -> None:
@@ -85,8 +85,8 @@ class AttentionBlock(nn.Module):
         nn.init.normal_(self.projection.weight, std=_PROJECTION_STD)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.convolution = ShortConvolution(width=width, kernel=kernel)
-        self.inner = nn.Linear(width, _FEED_FORWARD * width)
-        self.outer = nn.Linear(_FEED_FORWARD * width, width)
+        self.inner = nn.Linear(width, feed_forward_factor * width)
+        self.outer = nn.Linear(feed_forward_factor * width, width)
         nn.init.normal_(self.outer.weight, std=_UPDATE_STD)
         nn.init.zeros_(self.outer.bias)
         self.dropout = nn.Dropout(dropout)

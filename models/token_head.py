@@ -32,7 +32,7 @@ class Recall(NamedTuple):
     attention_layers: such blocks, one on top of the other.
     kernel: last positions, the current one among them, that a `ShortConvolution` mixes of the head's
         embeddings, and of what each block's feed-forward layer reads; 0 has none.
-    query_key_norm: as `AttentionBlock` takes it.
+    query_key_norm, feed_forward_factor: as `AttentionBlock` takes them.
     """
 
     copy_window: int = 0
@@ -40,6 +40,7 @@ class Recall(NamedTuple):
     attention_layers: int = 1
     kernel: int = 0
     query_key_norm: bool = False
+    feed_forward_factor: int = 2
 
 
 class TokenHead(nn.Module):
@@ -100,6 +101,7 @@ class TokenHead(nn.Module):
                 width=embed_dim,
                 window=recall.attention_window,
                 dropout=dropout,
+                feed_forward_factor=recall.feed_forward_factor,
                 kernel=recall.kernel,
                 query_key_norm=recall.query_key_norm,
             )

@@ -28,7 +28,7 @@ def network(request: pytest.FixtureRequest) -> AnyNetwork:
     params=[
         Recall(), Recall(copy_window=4), Recall(100, 5), Recall(2, 100), Recall(0, 1),
         Recall(0, 1, 3), Recall(3, 4, 2), Recall(0, 3, 3), Recall(kernel=3), Recall(2, kernel=6),
-        Recall(0, 4, 2, kernel=2), Recall(3, 3, 2, 4, query_key_norm=True),
+        Recall(0, 4, 2, kernel=2), Recall(3, 3, 2, 4, query_key_norm=True, feed_forward_factor=1),
     ],
     ids=str,
 )  # fmt: skip
