@@ -148,8 +148,11 @@ class Config:
     attention_layers: int = 1
     """Blocks of attention and a feed-forward layer in the token head, one on top of the other; without
     `attention_window` there are none."""
+    recurrent_layers: int = 0
+    """Blocks of a gated recurrence and a feed-forward layer in the token head, in turns with those of
+    attention and beginning with one of these; they remember all of the text."""
     feed_forward_factor: int = 2
-    """Units of the feed-forward layer in a block of attention, for every entry of head-embed-dim."""
+    """Units of the feed-forward layer in a block of attention or recurrence, for every entry of head-embed-dim."""
     query_key_norm: bool = True
     """Scale the queries and keys of attention to one length."""
     convolution_kernel: int = 0
@@ -207,7 +210,7 @@ class Config:
         for name in (
             "weight_decay", "prior_count", "gradient_clip", "random_seed", "num_workers",
             "contraction_weight", "gate_damping", "copy_window", "attention_window",
-            "convolution_kernel",
+            "convolution_kernel", "recurrent_layers",
         ):  # fmt: skip
             self._require(name, lambda value: 0 <= value < math.inf, "0 or more")
         self._require("random_seed", lambda value: value < 2**32, "below 2**32")
@@ -250,6 +253,7 @@ _LARGEST = {
     "copy_window": 2**20,
     "attention_window": 2**20,
     "attention_layers": 2**10,
+    "recurrent_layers": 2**10,
     "feed_forward_factor": 2**10,
     "convolution_kernel": 2**10,
 }
@@ -291,7 +295,7 @@ def full() -> Config:
         phase2_optimizer="muon", phase2_learning_rate=1.8e-2, context_learning_rate=6e-3,
         weight_decay=0.1, dropout=0.0,
         head_embed_dim=160, head_hidden_dim=96, copy_window=128, attention_window=128,
-        attention_layers=3, feed_forward_factor=3, convolution_kernel=2,
+        attention_layers=1, recurrent_layers=2, feed_forward_factor=3, convolution_kernel=2,
     )  # fmt: skip
 
 

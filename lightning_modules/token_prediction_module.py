@@ -67,6 +67,7 @@ class TokenPredictionModule(L.LightningModule):
             recall=Recall(
                 config.copy_window, config.attention_window, config.attention_layers,
                 config.convolution_kernel, config.query_key_norm, config.feed_forward_factor,
+                config.recurrent_layers,
             ),
         )  # fmt: skip
         if config.share_embedding and not config.freeze_context:

@@ -4,19 +4,17 @@ Shapes: B sequences, T positions, S kept ones before them, D = width, H = heads.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.short_convolution import ShortConvolution
+from models.block import Block
 
 _MOST_HEADS = 4
 _ROTARY_BASE = 10_000.0
 _PROJECTION_STD = 0.02
-_UPDATE_STD = 1e-3
 
 
 class KeyValue(NamedTuple):
@@ -37,7 +35,7 @@ class KeyValue(NamedTuple):
         return KeyValue(self.key.clone(), self.value.clone())
 
 
-class BlockState(NamedTuple):
+class AttentionState(NamedTuple):
     """What a block has made of S positions, for those after them to look back at.
 
     key_value: of attention. fed: (B, S, D), what the convolution before the feed-forward layer read.
@@ -46,8 +44,11 @@ class BlockState(NamedTuple):
     key_value: KeyValue
     fed: Tensor
 
+    def clone(self) -> "AttentionState":
+        return AttentionState(self.key_value.clone(), self.fed.clone())
 
-class AttentionBlock(nn.Module):
+
+class AttentionBlock(Block):
     """Attention over the last positions and a feed-forward layer, both pre-norm, added to the input.
 
     A position sees itself and the `window - 1` before it; where they stand is told by rotary
@@ -83,13 +84,7 @@ class AttentionBlock(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.projection = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.projection.weight, std=_PROJECTION_STD)
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.convolution = ShortConvolution(width=width, kernel=kernel)
-        self.inner = nn.Linear(width, feed_forward_factor * width)
-        self.outer = nn.Linear(feed_forward_factor * width, width)
-        nn.init.normal_(self.outer.weight, std=_UPDATE_STD)
-        nn.init.zeros_(self.outer.bias)
-        self.dropout = nn.Dropout(dropout)
+        self._add_feed_forward(width, feed_forward_factor, dropout, kernel)
 
     @property
     def reach(self) -> int:
@@ -97,8 +92,8 @@ class AttentionBlock(nn.Module):
         return self.window - 1 + self.convolution.num_earlier
 
     def forward(
-        self, features_BTD: Tensor, earlier: BlockState | None = None, first: int = 0
-    ) -> tuple[Tensor, BlockState]:
+        self, features_BTD: Tensor, earlier: AttentionState | None = None, first: int = 0
+    ) -> tuple[Tensor, AttentionState]:
         """Features (B, T, D) to features of the same shape, and to the block's state.
 
         Args:
@@ -115,18 +110,13 @@ class AttentionBlock(nn.Module):
         normed = self.attention_norm(features_BTD)
         attended, seen = self._attend(normed, None if kept is None else kept.key_value, first)
         features_BTD = features_BTD + self.dropout(attended)
-        fed_BTD = self.feed_forward_norm(features_BTD)
-        mixed = self.convolution(fed_BTD, None if kept is None else kept.fed)
-        hidden = F.gelu(self.inner(mixed))
-        features_BTD = features_BTD + self.outer(self.dropout(hidden))
-        if kept is not None:
-            fed_BTD = torch.cat([kept.fed, fed_BTD], dim=1)
-        return features_BTD, BlockState(seen, fed_BTD)
+        features_BTD, fed = self._fed_forward(features_BTD, None if kept is None else kept.fed)
+        return features_BTD, AttentionState(seen, fed)
 
-    def kept(self, state: BlockState) -> BlockState:
+    def kept(self, state: AttentionState) -> AttentionState:
         """Of a state what later positions hang on."""
         first = max(state.fed.shape[1] - self.convolution.num_earlier, 0)
-        return BlockState(state.key_value.last(self.window - 1), state.fed[:, first:])
+        return AttentionState(state.key_value.last(self.window - 1), state.fed[:, first:])
 
     def _attend(
         self, normed_BTD: Tensor, kept: KeyValue | None, first: int
@@ -157,69 +147,6 @@ class AttentionBlock(nn.Module):
     def _heads(self, features_BTD: Tensor) -> Tensor:
         """(B, T, D) to (B, H, T, D / H)."""
         return features_BTD.view(*features_BTD.shape[:2], self.num_heads, -1).transpose(1, 2)
-
-
-class Attended(NamedTuple):
-    """What a stack of blocks makes of (B, T, D) features.
-
-    states: of each block, as it gives them; none without blocks.
-    output: (B, T, D), what the last block gives.
-    """
-
-    states: tuple[BlockState, ...]
-    output: Tensor
-
-
-class AttentionStack(nn.Module):
-    """Blocks of attention, each over what the one before it gives.
-
-    Args:
-        blocks: from the first on; with none, features are given back as they are.
-    """
-
-    def __init__(self, blocks: Iterable[AttentionBlock]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.register_load_state_dict_pre_hook(_number_a_single_block)  # type: ignore[no-untyped-call]  # PyTorch's
-
-    @property
-    def reach(self) -> int:
-        """Positions before it that what is given for a position depends on."""
-        return sum(block.reach for block in self._each())
-
-    def forward(
-        self, features_BTD: Tensor, earlier: Sequence[BlockState] | None = None, first: int = 0
-    ) -> Attended:
-        """Features (B, T, D) through every block.
-
-        Args:
-            features_BTD: (B, T, D).
-            earlier: the state of each block for the positions before them; none where None.
-            first: as `AttentionBlock` takes it.
-        """
-        states = []
-        for index, block in enumerate(self.blocks):
-            before = None if earlier is None else earlier[index]
-            features_BTD, state = block(features_BTD, before, first)
-            states.append(state)
-        return Attended(tuple(states), features_BTD)
-
-    def kept(self, states: Sequence[BlockState]) -> tuple[BlockState, ...]:
-        """Of each block's state what later positions hang on, in memory of its own."""
-        kept = [block.kept(state) for block, state in zip(self._each(), states, strict=True)]
-        return tuple(BlockState(one.key_value.clone(), one.fed.clone()) for one in kept)
-
-    def _each(self) -> list[AttentionBlock]:
-        return cast("list[AttentionBlock]", list(self.blocks))
-
-
-def _number_a_single_block(
-    stack: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object
-) -> None:
-    """Weights that were saved when a stack was one block have no number of a block."""
-    for name in list(weights):
-        if name.startswith(prefix) and not name.startswith(f"{prefix}blocks."):
-            weights[f"{prefix}blocks.0.{name.removeprefix(prefix)}"] = weights.pop(name)
 
 
 def rotation_of(positions_T: Tensor, head_dim: int) -> Tensor:

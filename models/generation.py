@@ -4,12 +4,11 @@ Shapes: B sequences, T tokens, R recent ones, C = context_dim, D = head_embed_di
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from models.attention import BlockState
 from models.fixed_point import solve_chunks, useful_tolerance
 from models.sweeps import Network
 from models.token_head import TokenHead
@@ -30,15 +29,15 @@ class GenerationState(NamedTuple):
     context: (B, C), the context that has read every token.
     recent: (B, R), the last tokens, R at least 1: all that the head reads, or fewer in a shorter
         text.
-    attention: what each block of the head's attention keeps of the last positions, or of fewer in a
-        shorter text; none without attention.
+    attention: what each of the head's blocks keeps, of attention of the last positions, or of fewer in
+        a shorter text; none without blocks.
     read: (B, 1, D), what the head has made of the last token.
     num_tokens: of the text so far.
     """
 
     context: Tensor
     recent: Tensor
-    attention: tuple[BlockState, ...]
+    attention: tuple[Any, ...]
     read: Tensor
     num_tokens: int
 

@@ -4,16 +4,18 @@ Shapes: V = vocab_size, C = context_dim, D = head_embed_dim, H = head_hidden_dim
 leading dimensions; with a `Recall` (B, T), sequences and positions, S before them.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attended, AttentionBlock, AttentionStack, BlockState
+from models.attention import AttentionBlock
+from models.block import Block, BlockStack, Stacked
 from models.copying import Copying
 from models.linear_cross_entropy import linear_cross_entropy, mean_over_rows
+from models.recurrence import RecurrentBlock
 from models.short_convolution import ShortConvolution
 
 EMBEDDING_STD = 0.02
@@ -33,6 +35,8 @@ class Recall(NamedTuple):
     kernel: last positions, the current one among them, that a `ShortConvolution` mixes of the head's
         embeddings, and of what each block's feed-forward layer reads; 0 has none.
     query_key_norm, feed_forward_factor: as `AttentionBlock` takes them.
+    recurrent_layers: `RecurrentBlock`s, which remember all of the text; they and those of attention
+        take turns, beginning with one of these.
     """
 
     copy_window: int = 0
@@ -41,14 +45,20 @@ class Recall(NamedTuple):
     kernel: int = 0
     query_key_norm: bool = False
     feed_forward_factor: int = 2
+    recurrent_layers: int = 0
+
+    @property
+    def num_attending(self) -> int:
+        """Blocks of attention; without a window there are none."""
+        return self.attention_layers if self.attention_window > 0 else 0
 
 
 class TokenHead(nn.Module):
     """One hidden layer over [context; token] with an embedding of its own, tied to the output.
 
     `logits = trust_x LayerNorm(x + U dropout(gelu(W [s c; x] + b))) Xᵀ + bias`, x a row of X,
-    (V, D), with a kernel mixed with the rows before it; with attention, an `AttentionStack` stands
-    before the LayerNorm. U starts near 0, and the
+    (V, D), with a kernel mixed with the rows before it; blocks of attention or recurrence, a
+    `BlockStack`, stand before the LayerNorm. U starts near 0, and the
     bias at the tokens' log frequencies in the training text, which no step is then spent on. Tying:
     Press and Wolf, arXiv 1608.05859.
 
@@ -95,18 +105,7 @@ class TokenHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         self.register_buffer("trust", torch.ones(vocab_size))
-        num_blocks = recall.attention_layers if recall.attention_window > 0 else 0
-        self.attention = AttentionStack(
-            AttentionBlock(
-                width=embed_dim,
-                window=recall.attention_window,
-                dropout=dropout,
-                feed_forward_factor=recall.feed_forward_factor,
-                kernel=recall.kernel,
-                query_key_norm=recall.query_key_norm,
-            )
-            for _ in range(num_blocks)
-        )
+        self.attention = BlockStack(_blocks(recall, embed_dim, dropout))
         self.copying: Copying | None = None
         if recall.copy_window > 0:
             self.copying = Copying(feature_dim=embed_dim, window=recall.copy_window)
@@ -139,16 +138,16 @@ class TokenHead(nn.Module):
         self,
         contexts: Tensor,
         tokens: Tensor,
-        earlier: Sequence[BlockState] | None = None,
+        earlier: Sequence[Any] | None = None,
         first: int = 0,
         tokens_before: Tensor | None = None,
-    ) -> Attended:
+    ) -> Stacked:
         """Contexts and the tokens they have read last, to what is made of each, (..., D).
 
         Args:
-            contexts: (..., C); with attention or a kernel (B, T, C).
-            tokens: (...) ids; with attention or a kernel (B, T).
-            earlier: as `AttentionStack` takes it.
+            contexts: (..., C); with blocks or a kernel (B, T, C).
+            tokens: (...) ids; with blocks or a kernel (B, T).
+            earlier: as `BlockStack` takes it.
             first: place of the first token in the text.
             tokens_before: (B, S) ids of what stands before; none where None.
         """
@@ -160,8 +159,8 @@ class TokenHead(nn.Module):
         inputs = torch.cat([self.context_scale * contexts, embeddings], dim=-1)
         hidden = F.gelu(self.hidden(inputs))
         features = embeddings + self.update(self.dropout(hidden))
-        attended: Attended = self.attention(features, earlier, first)
-        return attended
+        stacked: Stacked = self.attention(features, earlier, first)
+        return stacked
 
     def features(self, read: Tensor, tokens: Tensor) -> Tensor:
         """What `read` made of (...) tokens, (..., D), to what the output layer reads, (..., D)."""
@@ -249,3 +248,24 @@ class TokenHead(nn.Module):
 
     def _own_logits(self, features: Tensor) -> Tensor:
         return F.linear(features, self.embedding.weight, self.output_bias)
+
+
+def _blocks(recall: Recall, width: int, dropout: float) -> Iterator[Block]:
+    """Recurrences and attention in turns, as long as there are both."""
+    for index in range(max(recall.recurrent_layers, recall.num_attending)):
+        if index < recall.recurrent_layers:
+            yield RecurrentBlock(
+                width=width,
+                dropout=dropout,
+                feed_forward_factor=recall.feed_forward_factor,
+                kernel=recall.kernel,
+            )
+        if index < recall.num_attending:
+            yield AttentionBlock(
+                width=width,
+                window=recall.attention_window,
+                dropout=dropout,
+                feed_forward_factor=recall.feed_forward_factor,
+                kernel=recall.kernel,
+                query_key_norm=recall.query_key_norm,
+            )

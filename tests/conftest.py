@@ -34,7 +34,7 @@ def added_since_sharing() -> tuple[str, ...]:
     return (
         "share_embedding", "start_embedding", "label_smoothing", "copy_window",
         "attention_window", "attention_layers", "query_key_norm", "convolution_kernel",
-        "phase2_optimizer", "feed_forward_factor",
+        "phase2_optimizer", "feed_forward_factor", "recurrent_layers",
     )  # fmt: skip
 
 

@@ -6,10 +6,10 @@ Shapes: B sequences, T tokens, D = width, V = vocabulary.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.baselines.tied_embedding import FeedForward, TiedEmbedding
+from models.recurrence import gated_scan
 
 NUM_LAYERS = 3
 _KERNEL = 4
@@ -82,29 +82,3 @@ class _Block(nn.Module):
         hidden_BTD = hidden_BTD + self.dropout(self.projection(memory))
         hidden_BTD = hidden_BTD + self.feed_forward(self.feed_forward_norm(hidden_BTD))
         return hidden_BTD, LayerState(inputs[:, 1 - _KERNEL :], memory[:, -1])
-
-
-def gated_scan(gate_BTD: Tensor, candidate_BTD: Tensor, before_BD: Tensor | None) -> Tensor:
-    """`h_t = (1 - z_t) h_{t-1} + z_t g(c_t)`, z the sigmoid of the gate: (B, T, D).
-
-    In logarithms, which need no product of many factors: appendix B of the paper, after Heinsen
-    (arXiv 2311.06281). g keeps candidates above 0: c + 0.5 from 0 on, the sigmoid below.
-
-    Args:
-        gate_BTD: (B, T, D).
-        candidate_BTD: c, (B, T, D).
-        before_BD: h_0, (B, D), above 0; zeros where None.
-    """
-    log_candidate = torch.where(
-        candidate_BTD >= 0, (F.relu(candidate_BTD) + 0.5).log(), F.logsigmoid(candidate_BTD)
-    )
-    if gate_BTD.shape[1] == 1:
-        share = gate_BTD.sigmoid()
-        kept = 0.0 if before_BD is None else (1 - share) * before_BD.unsqueeze(1)
-        return kept + share * log_candidate.exp()
-    log_keep = F.logsigmoid(-gate_BTD).cumsum(dim=1)
-    log_written = F.logsigmoid(gate_BTD) + log_candidate - log_keep
-    if before_BD is not None:
-        log_written = torch.cat([before_BD.log().unsqueeze(1), log_written], dim=1)
-    log_sum = log_written.logcumsumexp(dim=1)[:, -gate_BTD.shape[1] :]
-    return (log_keep + log_sum).exp()

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.attention import AttentionBlock, AttentionStack, BlockState, KeyValue
+from models.attention import AttentionBlock, AttentionState, KeyValue
+from models.block import BlockStack
 
 D = 12
 
@@ -22,19 +23,17 @@ def block(
     return made
 
 
-def stack(num_layers: int, window: int, kernel: int = 0) -> AttentionStack:
-    return AttentionStack(
-        block(window, kernel=kernel, query_key_norm=True) for _ in range(num_layers)
-    )
+def stack(num_layers: int, window: int, kernel: int = 0) -> BlockStack:
+    return BlockStack(block(window, kernel=kernel, query_key_norm=True) for _ in range(num_layers))
 
 
 def text(num_positions: int, width: int = D) -> Tensor:
     return torch.randn(2, num_positions, width, dtype=torch.float64)
 
 
-def first_of(state: BlockState, num_positions: int) -> BlockState:
+def first_of(state: AttentionState, num_positions: int) -> AttentionState:
     key, value = (part[:, :, :num_positions] for part in state.key_value)
-    return BlockState(KeyValue(key, value), state.fed[:, :num_positions])
+    return AttentionState(KeyValue(key, value), state.fed[:, :num_positions])
 
 
 @pytest.mark.parametrize("kernel", [0, 1, 2, 4])

@@ -10,6 +10,7 @@ import models.generation
 from models.context_network import ContextNetwork
 from models.gated_network import GatedContextNetwork
 from models.generation import GenerationState, generate, read_prompt, read_token
+from models.recurrence import RecurrentBlock
 from models.scan import scan
 from models.token_head import Recall, TokenHead
 
@@ -29,6 +30,7 @@ def network(request: pytest.FixtureRequest) -> AnyNetwork:
         Recall(), Recall(copy_window=4), Recall(100, 5), Recall(2, 100), Recall(0, 1),
         Recall(0, 1, 3), Recall(3, 4, 2), Recall(0, 3, 3), Recall(kernel=3), Recall(2, kernel=6),
         Recall(0, 4, 2, kernel=2), Recall(3, 3, 2, 4, query_key_norm=True, feed_forward_factor=1),
+        Recall(recurrent_layers=1), Recall(2, 4, 1, 3, recurrent_layers=2), Recall(0, 4, 2, recurrent_layers=1),
     ],
     ids=str,
 )  # fmt: skip
@@ -121,10 +123,15 @@ def test_the_state_does_not_grow_and_holds_on_to_nothing(
             [(3, C), (3, min(num_tokens, head.num_recent)), (3, 1, 5)],
         )
         for block, kept in zip(head.attention.blocks, state.attention, strict=True):
-            num_fed = block.reach - (block.window - 1)
-            parts += [*kept.key_value, kept.fed]
-            shapes += [(3, 1, min(num_tokens, block.window - 1), 5)] * 2
-            shapes += [(3, min(num_tokens, num_fed), 5)]
+            num_before = min(num_tokens, block.convolution.num_earlier)
+            if isinstance(block, RecurrentBlock):
+                parts += [kept.memory, kept.mixed]
+                shapes += [(3, 5), (3, num_before, 5)]
+            else:
+                parts += [*kept.key_value]
+                shapes += [(3, 1, min(num_tokens, block.window - 1), 5)] * 2
+            parts.append(kept.fed)
+            shapes.append((3, num_before, 5))
         assert [tuple(part.shape) for part in parts] == shapes
         for part in parts:
             assert part.untyped_storage().nbytes() == part.numel() * part.element_size()

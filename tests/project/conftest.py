@@ -20,6 +20,7 @@ def run(
     folder = tmp_path_factory.mktemp("runs") / "run"
     config = dataclasses.replace(
         tiny_config, copy_window=16, attention_window=8, attention_layers=2, convolution_kernel=2,
+        recurrent_layers=1,
         label_smoothing=0.1,
     )  # fmt: skip
     start_run(folder, config)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.baselines.gpt import GPT
 from benchmarks.baselines.lstm import LSTM
-from benchmarks.baselines.min_gru import MinGRU, gated_scan
+from benchmarks.baselines.min_gru import MinGRU
 from benchmarks.baselines.sizing import count_parameters, solve_size
 from benchmarks.baselines.with_copying import WithCopying
 from config import InputError
@@ -145,20 +145,3 @@ def test_without_features_a_model_predicts_frequencies(make: Make) -> None:
     logits = model.embedding.logits(torch.zeros(8 if make is not gpt else 32))
     expected = (counts + 1) / (counts + 1).sum()
     torch.testing.assert_close(logits.softmax(-1), expected)
-
-
-@pytest.mark.parametrize("length", [1, 2, 200])
-@pytest.mark.parametrize("goes_on", [False, True])
-def test_the_scan_is_the_recurrence(length: int, goes_on: bool) -> None:
-    """In single precision, with gates from nearly closed to nearly open."""
-    gate, candidate = 4 * torch.randn(2, 3, length, 5)
-    before = torch.rand(3, 5) + 0.1 if goes_on else None
-    hidden = torch.zeros(3, 5) if before is None else before
-    expected = []
-    for t in range(length):
-        share = gate[:, t].sigmoid()
-        c = candidate[:, t]
-        hidden = (1 - share) * hidden + share * torch.where(c >= 0, c + 0.5, c.sigmoid())
-        expected.append(hidden)
-    found = gated_scan(gate, candidate, before)
-    torch.testing.assert_close(found, torch.stack(expected, dim=1), rtol=1e-3, atol=1e-5)
