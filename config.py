@@ -294,7 +294,7 @@ def full() -> Config:
         dist_reg_weight=0.02, freeze_context=False, phase2_epochs=3,
         phase2_optimizer="muon", phase2_learning_rate=1.8e-2, context_learning_rate=6e-3,
         weight_decay=0.1, dropout=0.0,
-        head_embed_dim=160, head_hidden_dim=96, copy_window=128, attention_window=128,
+        head_embed_dim=160, head_hidden_dim=208, copy_window=128, attention_window=128,
         attention_layers=1, recurrent_layers=2, feed_forward_factor=3, convolution_kernel=2,
     )  # fmt: skip
 
