@@ -31,6 +31,8 @@ def test_a_model_is_used_without_its_run(
         copy_window=5,
         attention_window=7,
         attention_layers=2,
+        recurrent_layers=1,
+        feed_forward_factor=3,
         convolution_kernel=2,
     )
     module = TokenPredictionModule(config, tiny_data.vocab_size)

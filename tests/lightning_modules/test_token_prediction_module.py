@@ -38,6 +38,7 @@ def test_logits_are_causal(
     config = dataclasses.replace(
         tiny_config, copy_window=copy_window, attention_window=attention_window,
         attention_layers=attention_layers, convolution_kernel=convolution_kernel,
+        recurrent_layers=attention_layers // 2,
     )  # fmt: skip
     module, _ = fit(config, tiny_data)
     module.eval()

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 import models.linear_cross_entropy
-from models.token_head import TokenHead
+from models.attention import AttentionBlock
+from models.recurrence import RecurrentBlock
+from models.token_head import Recall, TokenHead
 
 V, C, D, H = 19, 7, 5, 11
 
@@ -171,3 +173,22 @@ def test_what_is_said_after_a_token_counts_by_how_often_it_was_seen() -> None:
     said = trusting(contexts, tokens) - trusting.output_bias
     torch.testing.assert_close(doubting(contexts, tokens), share * said + doubting.output_bias)
     assert features(doubting, contexts, tokens)[0].count_nonzero() == 0
+
+
+@pytest.mark.parametrize(
+    ("recall", "expected"),
+    [
+        (Recall(), ""), (Recall(attention_layers=3), ""), (Recall(attention_window=4), "A"),
+        (Recall(recurrent_layers=2), "RR"), (Recall(0, 4, 1, recurrent_layers=2), "RAR"),
+        (Recall(0, 4, 3, recurrent_layers=1), "RAAA"), (Recall(0, 4, 2, recurrent_layers=2), "RARA"),
+    ],
+)  # fmt: skip
+def test_recurrences_and_attention_take_turns(recall: Recall, expected: str) -> None:
+    made = TokenHead(
+        vocab_size=V, context_dim=C, embed_dim=D, hidden_dim=H, dropout=0.0, context_scale=1.0,
+        prior_count=0.0, recall=recall._replace(feed_forward_factor=3),
+    )  # fmt: skip
+    kinds = {RecurrentBlock: "R", AttentionBlock: "A"}
+    blocks = list(made.attention.blocks)
+    assert "".join(kinds[type(block)] for block in blocks) == expected  # type: ignore[index]
+    assert {block.inner.out_features for block in blocks} <= {3 * D}
