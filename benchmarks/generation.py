@@ -3,8 +3,8 @@
     python benchmarks/generation.py [--positions 100 10000 100000] [--tokens 100]
 
 Ours, the LSTM and the GPT have about as many weights that work on the past, random ones, and the same
-token head; "ours, 3" is ours with the head of `--preset full`, copying aside: three layers of attention over
-128 positions, and convolutions over two.
+token head; "ours, full" is ours with the blocks of `--preset full`: attention, recurrences and
+convolutions.
 A text of random tokens is read up to each position; the LSTM's state and the GPT's cache are filled
 with random numbers instead, which cost as much to go on from. All then write tokens greedily, in turns; what is
 printed is the processor time of a token, the median of a round, and the lowest of five rounds.
@@ -28,14 +28,15 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.options import parse_alone, run
-from config import Config, require
+from config import Config, full, require
 from lightning_modules.settings import context_network
+from lightning_modules.token_prediction_module import recall_of
 from models.generation import generate, read_prompt
 from models.token_head import Recall, TokenHead
 
 _HEAD_DIM = 64
 _NO_RECALL = Recall()
-_FULL = Recall(attention_window=128, attention_layers=3, kernel=2)
+_FULL = recall_of(full())._replace(copy_window=0)
 _WARM_UP = 5
 """Tokens of a round before the first that counts."""
 _ROUNDS = 5
@@ -71,7 +72,7 @@ class Contender(NamedTuple):
 def main() -> None:
     options = parse_alone(Options, __doc__)
     torch.manual_seed(0)
-    contenders = [build(options.vocab_size) for build in (_ours, _ours_attending, _lstm, gpt)]
+    contenders = [build(options.vocab_size) for build in (_ours, _ours_full, _lstm, gpt)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, V = {options.vocab_size}")
     cases = [(c, position) for c in contenders for position in options.positions]
     num_tokens = _ROUNDS * (_WARM_UP + options.tokens)
@@ -79,12 +80,12 @@ def main() -> None:
     rounds = [[_milliseconds(text, options.tokens) for text in texts] for _ in range(_ROUNDS)]
     lowest = [min(times) for times in zip(*rounds, strict=True)]
     print(
-        f"{'model':8}{'weights':>10}{'position':>10}{'state KiB':>12}{'ms a token':>12}{'ratio':>8}"
+        f"{'model':10}{'weights':>10}{'position':>10}{'state KiB':>12}{'ms a token':>12}{'ratio':>8}"
     )
     for index, (contender, position) in enumerate(cases):
         first = lowest[index - index % len(options.positions)]
         print(
-            f"{contender.name:8}{contender.num_weights:10,}{position:10,}"
+            f"{contender.name:10}{contender.num_weights:10,}{position:10,}"
             f"{contender.state_bytes(position) / 1024:12,.1f}"
             f"{lowest[index]:12.3f}{lowest[index] / first:8.2f}"
         )
@@ -131,7 +132,11 @@ def _ours(vocab_size: int, name: str = "ours", recall: Recall = _NO_RECALL) -> C
     def state_bytes(position: int) -> int:
         num_kept = min(position, max(recall.attention_window - 1, 0))
         num_before = min(position, max(recall.kernel - 1, 0))
-        num_vectors = 1 + recall.attention_layers * (2 * num_kept + num_before)
+        num_vectors = (
+            1
+            + recall.num_attending * (2 * num_kept + num_before)
+            + recall.recurrent_layers * (1 + 2 * num_before)
+        )
         num_tokens = min(position, 1 + num_before)
         return 4 * (config.context_dim + config.head_embed_dim * num_vectors) + 8 * num_tokens
 
@@ -139,8 +144,8 @@ def _ours(vocab_size: int, name: str = "ours", recall: Recall = _NO_RECALL) -> C
     return Contender(name, num_weights, start, state_bytes)
 
 
-def _ours_attending(vocab_size: int) -> Contender:
-    return _ours(vocab_size, "ours, 3", _FULL)
+def _ours_full(vocab_size: int) -> Contender:
+    return _ours(vocab_size, "ours, full", _FULL)
 
 
 def _lstm(vocab_size: int) -> Contender:

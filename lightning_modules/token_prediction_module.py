@@ -64,11 +64,7 @@ class TokenPredictionModule(L.LightningModule):
             dropout=config.dropout,
             context_scale=config.context_scale,
             prior_count=config.prior_count,
-            recall=Recall(
-                config.copy_window, config.attention_window, config.attention_layers,
-                config.convolution_kernel, config.query_key_norm, config.feed_forward_factor,
-                config.recurrent_layers,
-            ),
+            recall=recall_of(config),
         )  # fmt: skip
         if config.share_embedding and not config.freeze_context:
             self.network.set_submodule("embedding", self._shared_embedding())
@@ -235,6 +231,15 @@ class TokenPredictionModule(L.LightningModule):
         mean_loss.reset()
         self.log(loss_name, loss)
         self.log(perplexity_name, loss.exp())
+
+
+def recall_of(config: Config) -> Recall:
+    """What a configuration's token head goes back to of the text."""
+    return Recall(
+        config.copy_window, config.attention_window, config.attention_layers,
+        config.convolution_kernel, config.query_key_norm, config.feed_forward_factor,
+        config.recurrent_layers,
+    )  # fmt: skip
 
 
 def _shifted(contexts_BTC: Tensor, tokens_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,18 +17,20 @@ def test_every_model_has_a_line_for_every_position(
     monkeypatch.setattr(sys, "argv", ["generation.py", *options.split()])
     benchmarks.generation.main()
     lines = capsys.readouterr().out.splitlines()[2:]
-    names = [line[:8].strip() for line in lines]
-    assert names == [n for n in ("ours", "ours, 3", "LSTM", "GPT") for _ in range(2)]
-    rows = [line[8:].split() for line in lines]
+    names = [line[:10].strip() for line in lines]
+    assert names == [n for n in ("ours", "ours, full", "LSTM", "GPT") for _ in range(2)]
+    rows = [line[10:].split() for line in lines]
     weights = dict(zip(names, [int(row[0].replace(",", "")) for row in rows], strict=True))
-    # Attention comes on top of what the three have alike.
-    assert weights["ours"] < weights.pop("ours, 3")
+    # Blocks come on top of what the three have alike.
+    assert weights["ours"] < weights.pop("ours, full")
     assert max(weights.values()) < 1.2 * min(weights.values())
     states = [float(row[2].replace(",", "")) for row in rows]
     assert states[0] == states[1]
-    keys_and_values = 2 * 3 * Config().head_embed_dim * 4 / 1024
+    vector = Config().head_embed_dim * 4 / 1024
+    keys_and_values = 2 * vector
     assert states[3] - states[2] == pytest.approx(35 * keys_and_values, rel=1e-3)
-    assert 5 * keys_and_values < states[2] - states[0] < 6 * keys_and_values
+    # Two memories, and what the convolutions of three blocks have read last: 2, 1 and 2 of them.
+    assert states[2] - states[0] == pytest.approx(5 * keys_and_values + 7 * vector, rel=1e-2)
     assert states[4] == states[5]
     assert states[7] == pytest.approx(8 * states[6])
     assert all(float(row[3]) > 0 for row in rows)
