@@ -115,8 +115,7 @@ class AttentionBlock(Block):
 
     def kept(self, state: AttentionState) -> AttentionState:
         """Of a state what later positions hang on."""
-        first = max(state.fed.shape[1] - self.convolution.num_earlier, 0)
-        return AttentionState(state.key_value.last(self.window - 1), state.fed[:, first:])
+        return AttentionState(state.key_value.last(self.window - 1), self._last_read(state.fed))
 
     def _attend(
         self, normed_BTD: Tensor, kept: KeyValue | None, first: int

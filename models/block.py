@@ -4,7 +4,7 @@ Shapes: B sequences, T positions, S kept ones before them, D = width.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,20 +15,26 @@ from models.short_convolution import ShortConvolution
 _UPDATE_STD = 1e-3
 
 
-class Block(nn.Module):
-    """Something that looks back at a text, and a feed-forward layer; both pre-norm and added.
-
-    A subclass looks back, and keeps in a state of its own what later positions need of earlier ones.
-    """
+class LooksBack(Protocol):
+    """What a stack asks of its blocks, beside their output and state."""
 
     @property
     def reach(self) -> int:
         """Positions before it that a position depends on."""
-        raise NotImplementedError
 
     def kept(self, state: Any) -> Any:
         """Of a state what later positions hang on."""
-        raise NotImplementedError
+
+
+class Block(nn.Module):
+    """Something that looks back at a text, and a feed-forward layer; both pre-norm and added.
+
+    A subclass looks back (`LooksBack`), and keeps in a state of its own what later positions need of earlier ones.
+    """
+
+    def _last_read(self, read: Tensor) -> Tensor:
+        """Of what a convolution read, (B, S, D), what the next position needs."""
+        return read[:, max(read.shape[1] - self.convolution.num_earlier, 0) :]
 
     def _add_feed_forward(self, width: int, factor: int, dropout: float, kernel: int) -> None:
         """Makes the layer, which starts almost without a say; after all else, as seeds know it."""
@@ -107,8 +113,8 @@ class BlockStack(nn.Module):
         pairs = zip(self._each(), states, strict=True)
         return tuple(block.kept(state).clone() for block, state in pairs)
 
-    def _each(self) -> list[Block]:
-        return cast("list[Block]", list(self.blocks))
+    def _each(self) -> list[LooksBack]:
+        return cast("list[LooksBack]", list(self.blocks))
 
 
 def _number_a_single_block(

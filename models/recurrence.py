@@ -88,10 +88,7 @@ class RecurrentBlock(Block):
 
     def kept(self, state: RecurrentState) -> RecurrentState:
         """Of a state what later positions hang on."""
-        num_earlier = self.convolution.num_earlier
-        mixed, fed = (
-            part[:, max(part.shape[1] - num_earlier, 0) :] for part in (state.mixed, state.fed)
-        )
+        mixed, fed = self._last_read(state.mixed), self._last_read(state.fed)
         return RecurrentState(state.memory, mixed, fed)
 
 
