@@ -11,7 +11,8 @@ from config import Phase2Optimizer
 from models.short_convolution import ShortConvolution
 
 _BETAS = (0.9, 0.99)
-_NOT_HIDDEN = (nn.Embedding, ShortConvolution)
+NOT_HIDDEN: tuple[type[nn.Module], ...] = (nn.Embedding, ShortConvolution)
+"""Modules of ours whose own matrices Muon leaves to AdamW."""
 
 Group = dict[str, Any]
 """Parameters and their rate and decay, as PyTorch's optimisers take them."""
@@ -28,7 +29,7 @@ def phase2_optimizer(
     kind: Phase2Optimizer,
     parts: Sequence[Part],
     weight_decay: float,
-    not_hidden: tuple[type[nn.Module], ...] = _NOT_HIDDEN,
+    not_hidden: tuple[type[nn.Module], ...] = NOT_HIDDEN,
 ) -> Optimizer:
     """The optimiser of what is trained of some modules.
 

@@ -20,7 +20,7 @@ from benchmarks.baselines.tied_embedding import TiedEmbedding
 from benchmarks.baselines.with_copying import WithCopying
 from config import Phase2Optimizer
 from lightning_modules.full_batches import FullBatches
-from lightning_modules.optimizers import Part, phase2_optimizer
+from lightning_modules.optimizers import NOT_HIDDEN, Part, phase2_optimizer
 from lightning_modules.schedule import with_warmup
 
 _EVALUATED_TOKENS = 4_096
@@ -181,7 +181,7 @@ def fit(
     num_batches = -(-len(rows_NT) // recipe.batch_size)
     optimizer = phase2_optimizer(
         recipe.optimizer, [Part(model, recipe.learning_rate)], recipe.weight_decay,
-        not_hidden=(TiedEmbedding,),
+        not_hidden=(*NOT_HIDDEN, TiedEmbedding),
     )  # fmt: skip
     factor = with_warmup("cosine", recipe.num_epochs * num_batches, _WARMUP_RATIO)
     schedule = LambdaLR(optimizer, factor)
