@@ -1,7 +1,9 @@
-"""How a command ends: exit codes, and what is told in one line."""
+"""How a command begins and ends: what it sets for PyTorch, exit codes, what is told in one line."""
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +21,36 @@ def _no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "listen_for_signals", lambda: None)
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+
 def exit_code(main: Callable[[], int]) -> object:
     with pytest.raises(SystemExit) as ended:
         command_line.run(main)
     return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_idle_threads_soon_sleep_unless_the_user_says_otherwise(
+    given: dict[str, str], spins: str | None
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        os.environ.pop(name, None)
+    os.environ.update(given)
+    seen = []
+    exit_code(lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")) or 0)
+    assert seen == [spins]
+
+
+def test_a_script_imports_pytorch_when_it_runs() -> None:
+    code = "import sys, optimize, train, generate; sys.exit('torch' in sys.modules)"
+    root = Path(command_line.__file__).parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
