@@ -35,6 +35,8 @@ _PATIENCE_SECONDS = 90.0
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
 _CREATION_SECONDS = 10.0
+_MEASURED = ("constraints:", "completed_rung_")
+"""How Optuna's own attributes of a trial begin that tell what was measured; the others tell of its draw."""
 _GRPC = "grpc://"
 _GRPC_ANSWER_SECONDS = 5
 
@@ -205,7 +207,11 @@ def queue_interrupted(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def _retry(study: optuna.Study, trial: FrozenTrial, max_retry: int | None) -> None:
     trial = copy.deepcopy(trial)
-    trial.user_attrs = {}  # what was measured belongs to the run that ended
+    # What was measured belongs to the run that ended: a constraint or rung that is there is not set again.
+    trial.user_attrs = {}
+    trial.system_attrs = {
+        name: value for name, value in trial.system_attrs.items() if not name.startswith(_MEASURED)
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         RetryHeartbeatStaleTrialCallback(max_retry)(study, trial)
