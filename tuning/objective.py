@@ -27,7 +27,10 @@ from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning.display import StudyDisplay, describe_phase1, describe_phase2
 from tuning.search_space import DEFAULT_SPACE, SearchSpace
 from tuning.time_limit import TimeoutReached
-from tuning.training import fit_phase
+from tuning.training import device_name, fit_phase
+
+DEVICE = "device"
+"""Attribute of a trial: what it was computed on."""
 
 
 class Objective:
@@ -64,6 +67,7 @@ class Objective:
                 finite, or memory ran out; the reason is in the trial's attributes.
         """
         config = self.config_of(trial)
+        trial.set_user_attr(DEVICE, device_name(config.accelerator))
         logger = TensorBoardLogger(
             self.log_dir,
             name="",

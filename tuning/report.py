@@ -2,8 +2,9 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import optuna
@@ -16,6 +17,7 @@ from callbacks.verdict import PRUNING_REASON
 from lightning_modules import metric_names as names
 from tuning.confirm import Confirmed, describe_winner
 from tuning.display import StudyDisplay, outcome, trial_seconds
+from tuning.objective import DEVICE
 from tuning.study import complete_trials
 from tuning.trial_loop import INTERRUPTED, SURPLUS
 
@@ -26,7 +28,7 @@ class StudyReport(NamedTuple):
     """num_by_reason counts pruned trials by why; num_cut_off those stopped from outside; best holds
     complete trials, lowest `val_ppl` first, those of other settings than this call's last; confirmed
     those that were trained under fresh seeds, lowest mean first; others the numbers of complete
-    trials of other settings."""
+    trials of other settings; num_by_device counts complete trials by what they were computed on."""
 
     num_complete: int
     num_pruned: int
@@ -37,6 +39,7 @@ class StudyReport(NamedTuple):
     median_seconds: float
     confirmed: Sequence[Confirmed] = ()
     others: frozenset[int] = frozenset()
+    num_by_device: Mapping[str, int] = MappingProxyType({})
 
     @property
     def has_winner(self) -> bool:
@@ -85,6 +88,7 @@ def gather(
         median_seconds=seconds[len(seconds) // 2] if seconds else 0.0,
         confirmed=confirmed,
         others=frozenset(trial.number for trial in others),
+        num_by_device=Counter(trial.user_attrs.get(DEVICE, "unknown") for trial in complete),
     )
 
 
@@ -104,6 +108,12 @@ def show(report: StudyReport, seconds: float, log_dir: Path, display: StudyDispl
         display.line(f"Best trial: {best.number}, {outcome(best)}, {parameters}")
     if report.best:
         display.console.print(best_table(report.best, display.console.width, report.others))
+    if len(report.num_by_device) > 1:
+        counts = ", ".join(f"{n} on {device}" for device, n in report.num_by_device.items())
+        display.line(
+            f"Complete trials were computed {counts}: each rounds its own way, so that small "
+            "differences between them tell nothing."
+        )
     if report.confirmed:
         display.console.print(confirmed_table(report.confirmed, display.console.width))
         display.line(describe_winner(report.confirmed))

@@ -117,6 +117,20 @@ def check_accelerator(accelerator: Accelerator) -> None:
         )
 
 
+def device_name(accelerator: Accelerator) -> str:
+    """What a single process computes on: a GPU by its name, or a CPU by the number of threads.
+
+    Another of the kind, or another number, adds in another order: the same trial then ends at a
+    `val_ppl` that differs by some thousandths.
+    """
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    if accelerator != "cpu" and torch.accelerator.is_available():
+        return str(torch.accelerator.current_accelerator())
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads > 1 else ''}"
+
+
 def quieten() -> None:
     """Drops Lightning's advertisements and the advice that does not hold here."""
     for name in ("lightning.pytorch", "lightning.fabric"):

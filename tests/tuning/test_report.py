@@ -1,18 +1,24 @@
 """Tables that can be read, however many parameters are tuned."""
 
 import io
+from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from rich.console import Console, Group
 
 from tuning.confirm import Confirmed
-from tuning.report import best_table, confirmed_table
+from tuning.display import StudyDisplay
+from tuning.objective import DEVICE
+from tuning.report import best_table, confirmed_table, gather, show
 from tuning.search_space import TUNABLE, SearchSpace
 
 VALUES = dict(
     zip(TUNABLE, (0.553217, 0.0123456, 0.701234, 0.00031415, 0.912345, 0.0112358), strict=True)
 )
+
+RANK = {"effective_rank": 650.2, "effective_rank_ratio": 650.2 / 768}
 
 
 def cells(table: Group, width: int) -> list[list[str]]:
@@ -53,8 +59,33 @@ def test_the_best_trials_too() -> None:
         value=101.25,
         params=VALUES,
         distributions=SearchSpace(TUNABLE).distributions(),
-        user_attrs={"effective_rank": 650.2, "effective_rank_ratio": 650.2 / 768},
+        user_attrs=RANK,
     )
     read = cells(best_table([trial] * 3, 80), 80)
     assert ["effective rank", *["650.2/768 (84.7%)"] * 2] in read
     assert ["ema_momentum", "0.912345"] in read
+
+
+def test_trials_of_different_devices_are_told_apart() -> None:
+    study = optuna.create_study()
+
+    def add(device: str) -> None:
+        study.add_trial(
+            optuna.create_trial(
+                value=101.25,
+                params={"x": 0.5},
+                distributions={"x": FloatDistribution(0, 1)},
+                user_attrs={DEVICE: device, **RANK},
+            )
+        )
+
+    def shown() -> str:
+        output = io.StringIO()
+        show(gather(study), 1.0, Path("runs"), StudyDisplay(Console(file=output, width=200)))
+        return output.getvalue()
+
+    add("2 CPU threads")
+    assert "CPU thread" not in shown()
+    add("1 CPU thread")
+    add("2 CPU threads")
+    assert "computed 2 on 2 CPU threads, 1 on 1 CPU thread: each rounds its own way" in shown()

@@ -17,7 +17,7 @@ from lightning_modules.fixed_point_module import FixedPointModule
 from lightning_modules.token_prediction_module import TokenPredictionModule
 from tuning import report
 from tuning.display import StudyDisplay
-from tuning.objective import Objective
+from tuning.objective import DEVICE, Objective
 from tuning.storage import open_storage
 from tuning.study import (
     StudyPlan,
@@ -28,6 +28,7 @@ from tuning.study import (
     open_study,
     run_study,
 )
+from tuning.training import device_name
 from tuning.trial_loop import RepeatedFailureError
 
 
@@ -73,6 +74,7 @@ def test_a_study_completes_and_shows_what_it_does(
         assert sorted(trial.intermediate_values) == [0, 1]
         assert trial.user_attrs["phase1_seconds"] > 0
         assert trial.user_attrs["phase2_seconds"] > 0
+        assert trial.user_attrs[DEVICE] == device_name(tiny_config.accelerator)
     lines = output.getvalue().splitlines()
     assert sum(line.startswith("Trial ") for line in lines) == 3
     assert sum("Phase 1: after sweep 3/3, effective rank" in line for line in lines) == 3
