@@ -22,9 +22,9 @@ def open_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    # What torch raises for a name it does not know, a device that its build lacks (AssertionError),
-    # and one that cannot hold a tensor (NotImplementedError).
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    # What torch raises for a name that it does not know, a device that cannot hold a tensor, and one
+    # that its build lacks (AssertionError).
+    except (RuntimeError, AssertionError) as error:
         message = f"--device is {name!r}, which torch cannot use here; it must be {right}."
         raise InputError(message) from error
     return device

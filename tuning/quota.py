@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.storage import retried_number
+from tuning.retries import retried_number
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 

@@ -27,8 +27,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from config import InputError
+from tuning.retries import retried_number
 from tuning.search_space import SearchSpace
-from tuning.storage import retried_number
 
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
 PrunerName = Literal["median", "hyperband", "successive-halving", "none"]

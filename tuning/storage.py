@@ -1,6 +1,5 @@
 """Where a study is kept: in memory, in a database, or behind a gRPC proxy of one."""
 
-import copy
 import functools
 import logging
 import time
@@ -17,13 +16,12 @@ from optuna.storages import (
     GrpcStorageProxy,
     InMemoryStorage,
     RDBStorage,
-    RetryHeartbeatStaleTrialCallback,
 )
-from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 
 from config import InputError
 from tuning import signals
+from tuning.retries import queue_again
 
 HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 120
@@ -35,8 +33,6 @@ _PATIENCE_SECONDS = 90.0
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
 _CREATION_SECONDS = 10.0
-_MEASURED = ("constraints:", "completed_rung_")
-"""How Optuna's own attributes of a trial begin that tell what was measured; the others tell of its draw."""
 _GRPC = "grpc://"
 _GRPC_ANSWER_SECONDS = 5
 
@@ -193,49 +189,6 @@ def _file_of(url: str) -> str:
         return ""
     is_in_memory = not parsed.database or parsed.query.get("mode") == "memory"
     return ":memory:" if is_in_memory else parsed.database or ""
-
-
-def queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queues the parameters of a trial whose process died, once."""
-    _retry(study, trial, max_retry=1)
-
-
-def queue_interrupted(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queues the parameters of a trial that was stopped from outside, however often it was."""
-    _retry(study, trial, max_retry=None)
-
-
-def _retry(study: optuna.Study, trial: FrozenTrial, max_retry: int | None) -> None:
-    trial = copy.deepcopy(trial)
-    # What was measured belongs to the run that ended: a constraint or rung that is there is not set again.
-    trial.user_attrs = {}
-    trial.system_attrs = {
-        name: value for name, value in trial.system_attrs.items() if not name.startswith(_MEASURED)
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        RetryHeartbeatStaleTrialCallback(max_retry)(study, trial)
-
-
-def retried_number(trial: FrozenTrial) -> int | None:
-    """The number of the trial that this one repeats; None where it repeats none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-
-
-def retry_history(trial: FrozenTrial) -> list[int]:
-    """The numbers of all trials that this one repeats, the first one first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return RetryHeartbeatStaleTrialCallback.retry_history(trial)
-
-
-def fail_silent_trials(study: optuna.Study) -> None:
-    """Fails the trials whose heartbeat has stopped, and queues them again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
 
 
 def _open_proxy(url: str) -> BaseStorage:

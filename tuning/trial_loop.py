@@ -12,13 +12,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning.quota import Quota
-from tuning.signals import raise_if_lost
-from tuning.storage import (
+from tuning.retries import (
     fail_silent_trials,
     queue_again,
     queue_interrupted,
     retry_history,
 )
+from tuning.signals import raise_if_lost
 from tuning.time_limit import TimeoutReached, TrialTimeoutError, time_limit
 
 WORKER = "worker"

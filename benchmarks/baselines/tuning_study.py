@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks.baselines.candidates import Candidate
 from config import InputError
 from tuning.quota import FINISHED
+from tuning.retries import queue_interrupted
 from tuning.samplers import SeededSampler
 from tuning.search_space import SearchSpace
-from tuning.storage import queue_interrupted
 
 _NUM_STARTUP_TRIALS = 4
 """Trials that are drawn at random before TPE looks at them: fewer than Optuna's 10, as a model

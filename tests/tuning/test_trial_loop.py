@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning.quota import FINISHED, Queue, Quota, Total, num_queued
+from tuning.retries import queue_interrupted
 from tuning.samplers import make_sampler
 from tuning.search_space import DEFAULT_SPACE
-from tuning.storage import queue_interrupted
 from tuning.time_limit import TimeoutReached
 from tuning.trial_loop import (
     INTERRUPTED,
